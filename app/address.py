@@ -1,0 +1,51 @@
+"""Addresses as people write them: `127.0.0.1:12345`, `[::1]:12345`, `unix:/path`. Text in, value out; no sockets are opened here."""
+
+import socket
+from typing import NamedTuple
+
+from app.errors import SettingsError
+
+
+class Address(NamedTuple):
+    """Where somebody listens: a TCP host and port, or the path of a unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read an address; raises `SettingsError` where it is none. Port 0 means any free one."""
+        if text.startswith("unix:"):
+            return cls._unix(text[5:])
+        host, colon, port = text.rpartition(":")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise SettingsError(f"{text!r} is not an address; write HOST:PORT, [IPV6]:PORT or unix:/path")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise SettingsError(f"{text!r}: an IPv6 address goes in brackets, as in [::1]:{port}")
+        return cls(host or "127.0.0.1", int(port))
+
+    @classmethod
+    def _unix(cls, path: str) -> "Address":
+        if not path:
+            raise SettingsError("'unix:' wants a path, as in unix:/run/handoff.sock")
+        return cls("", 0, path)
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """The socket family that this address is of."""
+        if self.path:
+            return socket.AF_UNIX
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+    @property
+    def sockaddr(self) -> str | tuple[str, int]:
+        """What `bind` and `connect` take."""
+        return self.path or (self.host, self.port)
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
