@@ -1,0 +1,1 @@
+"""Real processes, real sockets, real clients: what is promised, tried out."""
