@@ -1,0 +1,212 @@
+"""What is said of a task: the task itself, the requests, the events, the states, and the one table of how a state follows another.
+
+Values and their checks only: who sends them, keeps them or acts on them is found in other rooms. `TRANSITIONS` is read by dispatch and by its tests.
+"""
+
+import enum
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from app import wire
+from app.errors import BadRequest, HandoffError
+
+IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+MAX_PRIORITY = 1000
+MAX_DELAY = 30 * 24 * 3600.0
+
+
+class State(enum.Enum):
+    """Where a task stands. `QUEUED` also covers one whose time has not come (`delay`)."""
+
+    QUEUED = "queued"
+    DISPATCHED = "dispatched"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+class Event(enum.Enum):
+    """What can be said of a task. `DISPATCHED`, `RETURNED` and `DUE` are between our own processes and are never shown to a client."""
+
+    ACCEPTED = "accepted"
+    DISPATCHED = "dispatched"
+    STARTED = "started"
+    PROGRESS = "progress"
+    OUTPUT = "output"
+    RETURNED = "returned"
+    RETRYING = "retrying"
+    DUE = "due"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+FINAL_EVENTS = frozenset({Event.SUCCEEDED, Event.FAILED, Event.TIMED_OUT, Event.CANCELLED, Event.INTERRUPTED})
+FINAL_STATES = frozenset(State(event.value) for event in FINAL_EVENTS)
+
+EVENTS: Mapping[bytes, Event] = {event.value.encode(): event for event in Event}
+"""The events by what stands for them on the wire."""
+
+_ENDINGS = {event: State(event.value) for event in FINAL_EVENTS}
+
+TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
+    State.QUEUED: {
+        Event.ACCEPTED: State.QUEUED,
+        Event.DISPATCHED: State.DISPATCHED,
+        Event.CANCELLED: State.CANCELLED,
+        Event.FAILED: State.FAILED,
+    },
+    State.DISPATCHED: {
+        Event.STARTED: State.RUNNING,
+        Event.PROGRESS: State.RUNNING,
+        Event.OUTPUT: State.RUNNING,
+        Event.RETURNED: State.QUEUED,
+        Event.RETRYING: State.RETRYING,
+        **_ENDINGS,
+    },
+    State.RUNNING: {
+        Event.STARTED: State.RUNNING,
+        Event.PROGRESS: State.RUNNING,
+        Event.OUTPUT: State.RUNNING,
+        Event.RETRYING: State.RETRYING,
+        **_ENDINGS,
+    },
+    State.RETRYING: {
+        Event.DUE: State.QUEUED,
+        Event.CANCELLED: State.CANCELLED,
+        Event.FAILED: State.FAILED,
+    },
+    **{state: {} for state in FINAL_STATES},
+}
+"""For each state, the events that may come in it and the state that follows. Anything else is refused and logged."""
+
+
+class Submit(NamedTuple):
+    """A request to run something, checked. `id` is empty in the short form; `attempt` is 0 where no gateway sent it."""
+
+    id: str
+    function: str
+    args: dict[str, Any] | list[Any] | None
+    final_only: bool = False
+    priority: int = 0
+    delay: float = 0.0
+    cancel_on_disconnect: bool = False
+    attempt: int = 0
+    seq: int = 0
+
+
+_SUBMIT_KEYS = frozenset({"id", "function", "args", "events", "priority", "delay", "on_disconnect"})
+_PLACED_KEYS = _SUBMIT_KEYS | {"attempt", "seq"}
+
+
+def read_submit(message: dict[str, Any], *, placed: bool = False) -> Submit:
+    """A submit, checked; raises `BadRequest`. `placed`: from a gateway to a worker, with `attempt` and `seq`."""
+    function = message["function"]
+    if type(function) is not str:
+        raise BadRequest('"function" wants a string')
+    args = message.get("args")
+    if args is not None and type(args) is not dict and type(args) is not list:
+        raise BadRequest('"args" wants an object (by name) or an array (by position)')
+    task_id = check_id(message["id"]) if "id" in message else ""
+    final_only = _choice(message["events"], "events", "all", "final") if "events" in message else False
+    submit = Submit(task_id, function, args, final_only)
+    if len(message) == 1 + ("id" in message) + ("args" in message) + ("events" in message):
+        return submit
+    return _read_options(message, submit, _PLACED_KEYS if placed else _SUBMIT_KEYS)
+
+
+def _read_options(message: dict[str, Any], submit: Submit, allowed: frozenset[str]) -> Submit:
+    if not message.keys() <= allowed:
+        unknown = sorted(message.keys() - allowed)[0]
+        raise BadRequest(f"{unknown[:40]!r} is no part of a task; there are {', '.join(sorted(allowed))}")
+    get = message.get
+    return Submit(
+        submit.id,
+        submit.function,
+        submit.args,
+        submit.final_only,
+        _whole(get("priority", 0), "priority", -MAX_PRIORITY, MAX_PRIORITY),
+        _seconds(get("delay", 0)),
+        _choice(get("on_disconnect", "detach"), "on_disconnect", "detach", "cancel"),
+        _whole(get("attempt", 0), "attempt", 0, 1_000_000),
+        _whole(get("seq", 0), "seq", 0, 1 << 53),
+    )
+
+
+def check_id(task_id: Any) -> str:
+    """The id, where it is one; raises `BadRequest`."""
+    if type(task_id) is not str or not IDENTIFIER.match(task_id):
+        raise BadRequest('"id" wants 1 to 64 characters of A-Z a-z 0-9 _ -')
+    return task_id
+
+
+def read_whole(message: dict[str, Any], key: str, lowest: int, highest: int) -> int:
+    """A whole number under `key`; raises `BadRequest`."""
+    return _whole(message.get(key), key, lowest, highest)
+
+
+def new_id() -> str:
+    """An id for a task whose sender gave none."""
+    return uuid.uuid4().hex
+
+
+def _choice(value: Any, key: str, no: str, yes: str) -> bool:
+    if value == no:
+        return False
+    if value == yes:
+        return True
+    raise BadRequest(f'"{key}" wants "{no}" or "{yes}"')
+
+
+def _whole(value: Any, key: str, lowest: int, highest: int) -> int:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise BadRequest(f'"{key}" wants a whole number from {lowest} to {highest}')
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value <= MAX_DELAY:
+        raise BadRequest(f'"delay" wants seconds from 0 to {MAX_DELAY:.0f}')
+    return float(value)
+
+
+read_event = re.compile(rb'\{"id":"([A-Za-z0-9_-]{1,64})","event":"([a-z_]+)","seq":(\d{1,16}),"attempt":(\d{1,7})[,}]').match
+"""The head that every event of a worker begins with, so that the rest need not be decoded: id, event, seq, attempt."""
+
+
+def event_line(task_id: str, event: Event, seq: int, attempt: int, **fields: Any) -> bytes:
+    """An event as it stands on the wire, without a line ending; the head is the one that `read_event` reads."""
+    head = b'{"id":"%b","event":"%b","seq":%d,"attempt":%d' % (task_id.encode(), event.value.encode(), seq, attempt)
+    if not fields:
+        return head + b"}"
+    return head + b"," + wire.encode(fields)[1:]
+
+
+def accepted_line(task_id: str, position: int) -> bytes:
+    """The first event of every task: it is in the journal. `position`: how many tasks were queued before it."""
+    return b'{"id":"%b","event":"accepted","seq":1,"position":%d}' % (task_id.encode(), position)
+
+
+def ending_line(task_id: str, event: Event, seq: int, attempt: int, error: HandoffError) -> bytes:
+    """A final event that is not `succeeded`."""
+    return event_line(task_id, event, seq, attempt, error=error.as_wire())
+
+
+def refusal(error: HandoffError, task_id: str = "") -> bytes:
+    """What is answered where nothing was accepted; carries the id where one was readable."""
+    body: dict[str, Any] = {"id": task_id} if task_id else {}
+    return wire.encode({**body, "error": error.as_wire()})
+
+
+def readable_id(message: Any) -> str:
+    """The id of a request that is being refused, where it has one."""
+    task_id = message.get("id") if type(message) is dict else None
+    return task_id if type(task_id) is str and IDENTIFIER.match(task_id) else ""
