@@ -1,0 +1,43 @@
+"""The run directory: where local workers are met, each at a unix socket named by its instance. No lines are read or written here."""
+
+import contextlib
+import os
+import re
+import socket
+from pathlib import Path
+
+from app.address import Address
+
+_SOCKET_NAME = re.compile(r"worker-([0-9a-f]{32})\.sock\Z")
+_BACKLOG = 16
+
+
+class RunDirectory:
+    """A directory of mode 0700. Sockets are reached through `/proc/self/fd`, because `sun_path` ends at 108 bytes."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def address(self, instance: str) -> Address:
+        """Where the worker of this instance listens."""
+        return Address("", 0, f"/proc/self/fd/{self._fd}/worker-{instance}.sock")
+
+    def listen(self, instance: str) -> socket.socket:
+        """Bind and listen for a gateway's connections; non-blocking, only for this user."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(self.address(instance).sockaddr)
+        os.chmod(self.path / f"worker-{instance}.sock", 0o600)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+        return sock
+
+    def instances(self) -> set[str]:
+        """The instances that have a socket here; one that was killed leaves its socket behind."""
+        return {found.group(1) for name in os.listdir(self._fd) if (found := _SOCKET_NAME.match(name))}
+
+    def forget(self, instance: str) -> None:
+        """Remove the socket of a worker that is gone, or is leaving."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"worker-{instance}.sock", dir_fd=self._fd)
