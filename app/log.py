@@ -1,0 +1,55 @@
+"""Logging, set up once a process: one line an entry on stderr, with the time, the level, the role and pid, and what the entry is about.
+
+    2026-05-01T12:00:00.123Z INFO worker-2[4711] task=6f1c connection=c-9: started
+
+What came from outside can stand in an entry: characters that do not print are escaped, so that no entry can look like two. A traceback
+follows its entry on lines that begin with a bar. Nothing here decides what is logged; arguments and secrets never are.
+"""
+
+import logging
+import time
+
+FIELDS = ("task", "connection")
+"""What an entry may be about, given as `extra={"task": id}`."""
+
+
+def configure(role: str, level: str = "info") -> None:
+    """Send all entries of this process to stderr, under the name of this role; what was set up before is replaced."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(role))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+
+
+def one_line(text: str) -> str:
+    """The text with everything that does not print (line ends, terminal codes, direction marks, lone surrogates) escaped."""
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+class _Formatter(logging.Formatter):
+    converter = staticmethod(time.gmtime)
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self, role: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {role}[%(process)d]%(about)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is logging's)
+        record.about = "".join(f" {name}={record.__dict__[name]}" for name in FIELDS if record.__dict__.get(name))
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802
+        return _barred(super().formatException(ei))  # type: ignore[arg-type]
+
+    def formatStack(self, stack_info: str) -> str:  # noqa: N802
+        return _barred(stack_info)
+
+
+def _barred(text: str) -> str:
+    return "\n".join(f"  | {one_line(line)}" for line in text.split("\n"))

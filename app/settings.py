@@ -1,0 +1,289 @@
+"""What can be set: one table gives the flag, the environment variable, the file key, the default and the help of each setting.
+
+A flag beats a variable, a variable beats the file, the file beats the default. `load` gives one frozen `Settings` a process; nothing here
+acts on a setting. A value that cannot be used, or a key that nobody knows, is a `SettingsError` that names it and where it came from.
+"""
+
+import argparse
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+from app.address import Address
+from app.errors import SettingsError
+
+KIB, MIB = 1024, 1024 * 1024
+DEFAULT_FILE = "handoff.toml"
+MOST_PROCESSES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that one process was told; times in seconds, sizes in bytes."""
+
+    ws: Address
+    text: Address
+    workers: int
+    concurrency: int
+    process_slots: int
+    data_dir: Path
+    pool: tuple[Address, ...]
+    tasks: tuple[str, ...]
+    task: tuple[str, ...]
+    handler: str
+    graceful: float
+    origins: tuple[str, ...]
+    max_message: int
+    max_line: int
+    max_result: int
+    handshake_timeout: float
+    ping_interval: float
+    ping_timeout: float
+    max_unsent: int
+    stall_timeout: float
+    max_unfinished: int
+    max_queue: int
+    hang_limit: float
+    tracebacks: bool
+    log_level: str
+    smtp_url: str
+    given: frozenset[str] = frozenset()
+    """The names that were set anywhere; the others have their defaults."""
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the sockets of local workers are."""
+        return self.data_dir / "run"
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 2**53:
+        raise ValueError
+    return number
+
+
+def _at_least_one(text: str) -> int:
+    return _whole(text) or _nothing()
+
+
+def _few(text: str) -> int:
+    number = _at_least_one(text)
+    return number if number <= MOST_PROCESSES else _nothing()
+
+
+def _seconds(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1e8:  # NaN falls out as well
+        raise ValueError
+    return number
+
+
+def _some_seconds(text: str) -> float:
+    return _seconds(text) or _nothing()
+
+
+def _nothing() -> NoReturn:
+    raise ValueError
+
+
+def _size(text: str) -> int:
+    units = {"kib": KIB, "mib": MIB}
+    digits, factor = (text[:-3], units[text[-3:].lower()]) if text[-3:].lower() in units else (text, 1)
+    return _at_least_one(digits.strip()) * factor
+
+
+def _switch(text: str) -> bool:
+    return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[text.lower()]
+
+
+def _level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise ValueError
+    return text.lower()
+
+
+def _text(text: str) -> str:
+    if any(not character.isprintable() for character in text):
+        raise ValueError
+    return text
+
+
+def _path(text: str) -> Path:
+    if not text or "\0" in text:
+        raise ValueError
+    return Path(text)
+
+
+class Kind(NamedTuple):
+    """How the text of a setting is read, and how to say what is wanted."""
+
+    read: Callable[[str], Any]
+    wanted: str
+    metavar: str
+
+
+ADDRESS = Kind(Address.parse, "an address", "ADDRESS")
+COUNT = Kind(_whole, "a whole number, 0 or more", "N")
+FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
+POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")
+SECONDS = Kind(_seconds, "a number of seconds, 0 or more", "SECONDS")
+SOME_SECONDS = Kind(_some_seconds, "a number of seconds above 0", "SECONDS")
+SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
+SWITCH = Kind(_switch, "yes or no", "YES|NO")
+LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
+TEXT = Kind(_text, "text without control characters", "TEXT")
+PATH = Kind(_path, "a path", "PATH")
+
+
+class Setting(NamedTuple):
+    """One row of the table.
+
+    `many`: several flags, or values with commas between them, add up to a tuple. `also`: a variable that is read where ours is not set.
+    """
+
+    name: str
+    kind: Kind
+    default: str
+    help: str
+    many: bool = False
+    also: str = ""
+
+    @property
+    def flag(self) -> str:
+        """As `--data-dir`."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """As `HANDOFF_DATA_DIR`."""
+        return "HANDOFF_" + self.name.upper()
+
+    def read(self, texts: Sequence[str], source: str) -> Any:
+        """The value that these texts mean; `source` is named where they mean none."""
+        if self.many:
+            return tuple(self._read_one(part.strip(), source) for text in texts for part in text.split(",") if part.strip())
+        return self._read_one(texts[-1], source)
+
+    def _read_one(self, text: str, source: str) -> Any:
+        try:
+            return self.kind.read(text)
+        except SettingsError as error:
+            raise SettingsError(f"{source}: {error.message}") from None
+        except (ValueError, KeyError, OverflowError):
+            raise SettingsError(f"{source}: {text!r} is not {self.kind.wanted}") from None
+
+
+TABLE = (
+    Setting("ws", ADDRESS, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
+    Setting("text", ADDRESS, "127.0.0.1:12345", "where the workers listen, or unix:/path"),
+    Setting("workers", FEW, str(len(os.sched_getaffinity(0))), "worker processes (default: one a CPU)"),
+    Setting("concurrency", POSITIVE, "100", "tasks at once in one worker process"),
+    Setting("process_slots", COUNT, "1", "tasks at once that run in processes of their own, a worker"),
+    Setting("data_dir", PATH, "var", "run directory, outbox"),
+    Setting("pool", ADDRESS, "", "workers elsewhere that the gateway uses; `start` then runs local workers only with --workers", many=True),
+    Setting("tasks", TEXT, "", "modules to load tasks from, besides those that come with it", many=True),
+    Setting("task", TEXT, "", "functions that become tasks as they are, as MODULE:FUNCTION", many=True),
+    Setting("handler", TEXT, "", "module with your own WebSocket handlers; it takes /, and /ws stays"),
+    Setting("graceful", SECONDS, "10", "how long TERM waits for running tasks"),
+    Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
+    Setting("max_message", SIZE, "64KiB", "largest WebSocket message"),
+    Setting("max_line", SIZE, "1MiB", "longest line on the Text port"),
+    Setting("max_result", SIZE, "1MiB", "largest result of a task"),
+    Setting("handshake_timeout", SOME_SECONDS, "10", "how long a WebSocket handshake may take"),
+    Setting("ping_interval", SOME_SECONDS, "20", "silence after which a browser is pinged"),
+    Setting("ping_timeout", SOME_SECONDS, "20", "silence after the ping that ends the connection"),
+    Setting("max_unsent", SIZE, "1MiB", "most that waits for a slow reader"),
+    Setting("stall_timeout", SOME_SECONDS, "10", "how long a reader may take nothing before its connection is closed"),
+    Setting("max_unfinished", POSITIVE, "2000", "unfinished tasks a connection"),
+    Setting("max_queue", POSITIVE, "100000", "tasks that may wait in the gateway"),
+    Setting("hang_limit", SOME_SECONDS, "30", "a process whose event loop is held that long is ended"),
+    Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
+    Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
+    Setting("smtp_url", TEXT, "", "where mail goes, as smtp://host:25; empty: into a Maildir under the data directory", also="SMTP_URL"),
+)
+_BY_NAME = {setting.name: setting for setting in TABLE}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise SettingsError(message)
+
+
+def parser(**options: Any) -> argparse.ArgumentParser:
+    """A parser of all the flags; what it raises is a `SettingsError`, but `--help` prints and exits."""
+    flags = _Parser(allow_abbrev=False, **options)
+    flags.add_argument("--config", metavar="PATH", help=f"file of settings (default: {DEFAULT_FILE}, where it exists)")
+    for setting in TABLE:
+        flags.add_argument(setting.flag, action="append", metavar=setting.kind.metavar, dest=setting.name, help=_help(setting))
+    return flags
+
+
+def _help(setting: Setting) -> str:
+    default = f" (default: {setting.default})" if setting.default and "(default:" not in setting.help else ""
+    return f"{setting.help}{default} [{setting.variable}]".replace("%", "%%")
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """The settings that these flags, this environment and the file that they name (or `handoff.toml` here) come to.
+
+    Raises `SettingsError` with one clear line.
+    """
+    return from_flags(parser().parse_args(argv), environ)
+
+
+def from_flags(flags: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """As `load`, for flags that `parser` has parsed."""
+    given = _from_file(flags.config, environ) | _from_environ(environ) | _from_namespace(flags)
+    values = {setting.name: given[setting.name] if setting.name in given else _default(setting) for setting in TABLE}
+    return Settings(**values, given=frozenset(given))
+
+
+def _default(setting: Setting) -> Any:
+    return setting.read([setting.default], "default")
+
+
+def _from_namespace(flags: argparse.Namespace) -> dict[str, Any]:
+    found = ((setting, getattr(flags, setting.name)) for setting in TABLE)
+    return {setting.name: setting.read(texts, setting.flag) for setting, texts in found if texts is not None}
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    known = {name: setting for setting in TABLE for name in (setting.also, setting.variable)}  # ours comes last, and wins
+    ours = [name for name in environ if name.startswith("HANDOFF_") and name != "HANDOFF_CONFIG"]
+    _refuse_unknown(ours, known, "environment")
+    return {setting.name: setting.read([environ[name]], name) for name, setting in known.items() if environ.get(name)}
+
+
+def _from_file(named: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    path = named or environ.get("HANDOFF_CONFIG") or (DEFAULT_FILE if Path(DEFAULT_FILE).exists() else None)
+    if path is None:
+        return {}
+    keys = _parse_file(path)
+    _refuse_unknown(keys, _BY_NAME, path)
+    return {name: _BY_NAME[name].read(_as_texts(name, value, path), f"{path}: {name}") for name, value in keys.items()}
+
+
+def _parse_file(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    except ValueError as error:  # TOML or UTF-8 that is none
+        raise SettingsError(f"{path}: {error}") from None
+
+
+def _as_texts(name: str, value: Any, path: str) -> list[str]:
+    items = value if isinstance(value, list) and _BY_NAME[name].many else [value]
+    if not all(isinstance(item, str | int | float) for item in items):
+        raise SettingsError(f"{path}: {name} is not {_BY_NAME[name].kind.wanted}")
+    return [str(item) for item in items] or [""]
+
+
+def _refuse_unknown(names: Iterable[str], known: Mapping[str, Any], source: str) -> None:
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise SettingsError(f"{source}: no setting is called {unknown[0]!r}; --help lists them")
