@@ -18,6 +18,8 @@ from app.errors import SettingsError, UnknownFunction
 from workers.binding import Bound, Parameter, binder_of
 from workers.options import Options, parse_options
 
+__all__ = ["REGISTRY", "Function", "Options", "Registry", "task"]
+
 _NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*", re.ASCII)
 _LONGEST_NAME = 100
 _BUILT_IN = "workers.tasks"

@@ -1,0 +1,1 @@
+"""The tasks that come with Handoff; each module here is loaded when a worker starts."""
