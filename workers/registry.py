@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from app.errors import SettingsError, UnknownFunction
@@ -23,6 +24,7 @@ __all__ = ["REGISTRY", "Function", "Options", "Registry", "task"]
 _NAME = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*", re.ASCII)
 _LONGEST_NAME = 100
 _BUILT_IN = "workers.tasks"
+_HERE = Path(__file__).parent
 
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 
@@ -169,8 +171,8 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         frames = traceback.extract_tb(error.__traceback__)
-        ours = [frame for frame in frames if "importlib" not in frame.filename and frame.filename != __file__]
-        where = f" ({ours[-1].filename}, line {ours[-1].lineno})" if ours else ""
+        theirs = [frame for frame in frames if "importlib" not in frame.filename and Path(frame.filename).parent != _HERE]
+        where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
         reason = error.message if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
         raise SettingsError(f"cannot load the task module {module}: {reason}{where}") from error
 
