@@ -171,10 +171,15 @@ def _import(module: str) -> Any:
         return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported
         frames = traceback.extract_tb(error.__traceback__)
-        theirs = [frame for frame in frames if "importlib" not in frame.filename and Path(frame.filename).parent != _HERE]
+        theirs = [frame for frame in frames if not _is_ours(frame.filename)]
         where = f" ({theirs[-1].filename}, line {theirs[-1].lineno})" if theirs else ""
         reason = error.message if isinstance(error, SettingsError) else f"{type(error).__name__}: {error}"
         raise SettingsError(f"cannot load the task module {module}: {reason}{where}") from error
+
+
+def _is_ours(filename: str) -> bool:
+    """Whether this line is not of the module that was loaded: the import system's, a generated one, or of the registry."""
+    return "importlib" in filename or filename.startswith("<") or Path(filename).parent == _HERE
 
 
 def _first_paragraph(call: Callable[..., Any]) -> str:
