@@ -69,7 +69,9 @@ class TaskConnection:
             raise _remote(answer["error"])
         return answer
 
-    def events(self, function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None) -> Iterator[dict[str, Any]]:
+    def events(
+        self, function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None
+    ) -> Iterator[dict[str, Any]]:
         """Run a task and yield its events up to the final one; raises `RemoteError` where it is refused. `timeout`: between two events."""
         yield from self._follow({"id": new_id(), "function": function, "args": args}, timeout)
 

@@ -63,7 +63,7 @@ class UnknownFunction(Refusal):
     code = "unknown_function"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"no function {name[:100]!r} here; {{\"describe\": true}} lists those there are")
+        super().__init__(f'no function {name[:100]!r} here; {{"describe": true}} lists those there are')
 
 
 class UnknownTask(Refusal):

@@ -30,6 +30,8 @@ class State(enum.Enum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
 
+    __hash__ = object.__hash__  # the one of Enum is written in Python, and these are looked up on the hot path
+
 
 class Event(enum.Enum):
     """What can be said of a task. `DISPATCHED`, `RETURNED` and `DUE` are between our own processes and are never shown to a client."""
@@ -47,6 +49,8 @@ class Event(enum.Enum):
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"
+
+    __hash__ = object.__hash__
 
 
 FINAL_EVENTS = frozenset({Event.SUCCEEDED, Event.FAILED, Event.TIMED_OUT, Event.CANCELLED, Event.INTERRUPTED})
@@ -184,15 +188,23 @@ read_event = re.compile(rb'\{"id":"([A-Za-z0-9_-]{1,64})","event":"([a-z_]+)","s
 
 def event_line(task_id: str, event: Event, seq: int, attempt: int, **fields: Any) -> bytes:
     """An event as it stands on the wire, without a line ending; the head is the one that `read_event` reads."""
+    return event_body_line(task_id, event, seq, attempt, wire.encode(fields)[1:-1])
+
+
+def event_body_line(task_id: str, event: Event, seq: int, attempt: int, body: bytes) -> bytes:
+    """As `event_line`, with what follows the head as JSON already (`"key":value,…`; may be empty)."""
     head = b'{"id":"%b","event":"%b","seq":%d,"attempt":%d' % (task_id.encode(), event.value.encode(), seq, attempt)
-    if not fields:
-        return head + b"}"
-    return head + b"," + wire.encode(fields)[1:]
+    return b"%b,%b}" % (head, body) if body else head + b"}"
 
 
 def accepted_line(task_id: str, position: int) -> bytes:
     """The first event of every task: it is in the journal. `position`: how many tasks were queued before it."""
     return b'{"id":"%b","event":"accepted","seq":1,"position":%d}' % (task_id.encode(), position)
+
+
+def final_line(task_id: str, event: Event, seq: int, attempt: int, key: str, value: bytes) -> bytes:
+    """A final event whose `result` or `error` is JSON already."""
+    return event_body_line(task_id, event, seq, attempt, b'"%b":%b' % (key.encode(), value))
 
 
 def ending_line(task_id: str, event: Event, seq: int, attempt: int, error: HandoffError) -> bytes:

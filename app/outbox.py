@@ -3,6 +3,7 @@
 A writer exists only while the socket does not take what is queued: a watcher of the loop, not a greenlet.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -78,6 +79,11 @@ class Outbox:
             raise Unavailable("the connection is closed")
         return True
 
+    def wait_open(self, limit: int) -> None:
+        """As `wait_below`, for who does not mind that it is closed meanwhile."""
+        with contextlib.suppress(Unavailable):
+            self.wait_below(limit)
+
     def close(self) -> None:
         """Forget what is unsent and stop watching; call it before the socket is closed."""
         self._closed = True
@@ -139,4 +145,3 @@ class Outbox:
             drained.set()
         if self.on_drain is not None and self.unsent <= self.drain_mark and not self._closed:
             self.on_drain()
-

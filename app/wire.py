@@ -96,11 +96,11 @@ def decode_text(text: str) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """One value as JSON in UTF-8. Raises `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates and cycles."""
+    """One value as JSON in UTF-8. Raises `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates, cycles and depth."""
     try:
-        if type(value) in _SCALARS or _is_plain(value, MAX_DEPTH * 4):
+        if type(value) in _SCALARS or _is_plain(value, MAX_DEPTH - 2):
             return _fast(value).encode()
-        return _strict(value).encode()
+        return _strict_and_shallow(value).encode()
     except (OverflowError, RecursionError) as error:
         raise ValueError(str(error) or "nested too deeply") from None
 
@@ -130,6 +130,15 @@ def _is_plain(value: Any, depth: int) -> bool:
         if type(item) not in _SCALARS and not _is_plain(item, depth - 1):
             return False
     return True
+
+
+def _strict_and_shallow(value: Any) -> str:
+    text = _strict(value)
+    try:
+        _check_depth(text)
+    except BadRequest as error:
+        raise ValueError(error.message) from None
+    return text
 
 
 def _check_depth(text: str) -> None:

@@ -1,0 +1,146 @@
+"""What clients ask of a gateway, and what is answered: submit, cancel, attach, list, describe. The rooms of the promise are joined here.
+
+How it is kept: what happens to a task, and the commit before anybody is told, is `app/ledger.py`; what workers report, `app/reports.py`; who
+they are, `app/pool.py`; whose turn it is, `app/fairness.py`; what lasts, `app/journal.py`.
+"""
+
+import uuid
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult
+
+from app import wire
+from app.errors import Busy, Cancelled, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
+from app.journal import Journal
+from app.ledger import Ledger
+from app.messages import Submit, new_id
+from app.pool import Pool
+from app.reports import Reports
+from app.rundir import RunDirectory
+from app.settings import Settings
+from app.task import Key, Task, Watcher
+from app.turn import Turn
+from app.wire import encode_line
+
+MAX_LISTED = 1000
+
+
+class Dispatcher:
+    """Of one gateway process. `journal` keeps what is accepted; `turn` is the process's."""
+
+    def __init__(self, settings: Settings, journal: Journal, turn: Turn) -> None:
+        loop = gevent.get_hub().loop
+        rundir = None if settings.pool else RunDirectory(settings.run_dir)
+        self.journal = journal
+        self._max_queue = settings.max_queue
+        self._pool = Pool(journal.id, rundir, settings.pool, turn, loop)
+        self._ledger = Ledger(journal, self._pool, turn, loop)
+        self._draining = False
+
+    def start(self) -> None:
+        """Look for workers."""
+        self._pool.start(Reports(self._ledger, self._pool))
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Block until at least one worker is known; False after `timeout` seconds."""
+        return bool(self._pool.met.wait(timeout))
+
+    def drain(self, timeout: float) -> bool:
+        """Accept nothing more, and block until no task is left; False after `timeout` seconds."""
+        self._draining = True
+        with gevent.Timeout(timeout, False):
+            while self._ledger.live:
+                gevent.sleep(0.02)
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Let go of the workers."""
+        self._pool.stop()
+
+    def submit(self, owner: str, lane: Any, submit: Submit, watcher: Watcher) -> Task | None:
+        """Accept a task, or find the one that has this id already; None where that is over, and is to be read from the journal.
+
+        `lane` is whoever takes turns with others. Raises a `Refusal` where it is not accepted; `watcher` hears of it otherwise.
+        """
+        args = wire.encode(submit.args if submit.args is not None else {})
+        known = self._ledger.live.get((owner, submit.id))
+        if known is not None:
+            if not known.same_content(submit.function, args):
+                raise IdConflict(submit.id)
+            return known
+        self._check_room(submit.function)
+        task = Task(owner, owner or lane, submit, args, self._ledger.next_order())
+        task.watchers.append(watcher)
+        self._ledger.accept(task, submit.delay)
+        return task
+
+    def find(self, owner: str, task_id: str) -> Task | None:
+        """The task, where it is not over; None where the journal has it. Raises `UnknownTask`."""
+        key: Key = (owner, task_id)
+        task = self._ledger.live.get(key)
+        if task is None and self.journal.read(key, 0, 1) is None:
+            raise UnknownTask(task_id)
+        return task
+
+    def cancel(self, owner: str, task_id: str) -> None:
+        """Cancel a task; one that is over stays as it is. Raises `UnknownTask`."""
+        task = self.find(owner, task_id)
+        if task is not None and not self._ledger.cancel_queued(task, Cancelled("cancelled before it began")):
+            task.cancelling = True
+            if task.sent and task.link is not None and task.link.connection is not None:
+                task.link.send(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+
+    def list(self, owner: str, limit: int) -> list[dict[str, Any]]:
+        """The owner's tasks, newest first."""
+        return self.journal.recent(owner, min(limit, MAX_LISTED))
+
+    def describe(self) -> dict[str, Any]:
+        """The catalogue of all workers together."""
+        return {"functions": self._pool.catalogue()}
+
+    def call(self, owner: str, function: str, args: Any = None, timeout: float | None = None) -> Any:
+        """Run a task and return its result; blocks this greenlet. Raises `RemoteError` with the wire's code where it did not succeed,
+        `Unavailable` after `timeout` seconds (the task goes on), and a `Refusal` where it was not accepted."""
+        watcher = _Call()
+        submit = Submit(new_id(), function, args, final_only=True)
+        wire.decode(wire.encode(args))  # what a handler passes is checked as what a client sends
+        self.submit(owner, watcher, submit, watcher)
+        try:
+            final = wire.decode(watcher.line.get(timeout=timeout))
+        except gevent.Timeout:
+            raise Unavailable(f"{function} did not end within {timeout:g} s; it goes on as {submit.id}") from None
+        if final["event"] != "succeeded":
+            raise RemoteError(**final["error"])
+        return final["result"]
+
+    def _check_room(self, function: str) -> None:
+        if self._draining:
+            raise Busy("this gateway is leaving; send it again in a moment, with the same id", 1.0)
+        quota = self._pool.quotas.get(function)
+        if quota is None:
+            raise UnknownFunction(function)
+        if self._ledger.queue.size >= self._max_queue:
+            raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)
+
+
+class _Call:
+    """Waits for the one final event."""
+
+    def __init__(self) -> None:
+        self.line: AsyncResult[bytes] = AsyncResult()
+
+    def deliver(self, seq: int, line: bytes, final: bool) -> None:
+        """Only the end counts."""
+        if final:
+            self.line.set(line)
+
+    def already_known(self) -> None:
+        """The id is fresh, so this cannot be."""
+        self.line.set_exception(IdConflict("a fresh id"))
+
+
+def new_journal_id() -> str:
+    """A name for a journal that nobody else has."""
+    return uuid.uuid4().hex

@@ -1,0 +1,232 @@
+"""One browser connection that speaks the full form: parse, call, answer, one barrier a message; and what it is shown of its tasks.
+
+A reader that does not keep up is not sent live events beyond its bound: they are read again from the journal as its socket drains. The bytes
+of the connection are in `app/gateway/websocket.py`; what becomes of a task is decided in `app/dispatch.py`.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+
+from app import wire
+from app.dispatch import MAX_LISTED, Dispatcher
+from app.errors import BadRequest, Busy, HandoffError, IdConflict, Unavailable
+from app.gateway.websocket import Connection
+from app.journal import Said, Stored
+from app.messages import Submit, check_id, new_id, read_submit, read_whole, readable_id, refusal
+from app.settings import Settings
+from app.task import Key, Task, same_content
+
+log = logging.getLogger(__name__)
+
+TEXT = 1
+UNSUPPORTED_DATA = 1003
+REPLAY_AT_ONCE = 200
+"""Events read from the journal at a time while a task is shown again."""
+
+
+class Watch:
+    """One task as one connection sees it. `seen` is the number of the last event that was sent; while it is not `live`, events are not taken
+    as they come but read from the journal."""
+
+    __slots__ = ("final_only", "key", "live", "seen", "session", "submit", "task")
+
+    def __init__(self, session: "Session", key: Key, *, final_only: bool = False, seen: int = 0, submit: Submit | None = None) -> None:
+        self.session = session
+        self.key = key
+        self.final_only = final_only
+        self.seen = seen
+        self.live = True
+        self.submit = submit
+        self.task: Task | None = None
+
+    def deliver(self, seq: int, line: bytes, final: bool) -> None:
+        """As `Watcher.deliver`."""
+        if self.live and seq > self.seen:
+            self.session.show(self, seq, line, final)
+
+    def already_known(self) -> None:
+        """As `Watcher.already_known`: show what the journal has, if it is the same task."""
+        self.task = None
+        self.session.catch_up(self)
+
+
+class Session:
+    """Speaks the full form on one connection until it ends."""
+
+    def __init__(self, dispatcher: Dispatcher, connection: Connection, settings: Settings) -> None:
+        self._dispatcher = dispatcher
+        self._connection = connection
+        self._owner = connection.owner
+        self._max_unfinished = settings.max_unfinished
+        self._half_full = settings.max_unsent // 2
+        self._watches: dict[str, Watch] = {}
+        self._behind: deque[Watch] = deque()
+        self._catching_up = False
+        self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
+            "cancel": self._cancel,
+            "attach": self._attach,
+            "list": self._list,
+            "describe": self._describe,
+            "ping": self._ping,
+        }
+
+    def run(self) -> None:
+        """Read and answer; blocks until the connection is over."""
+        connection = self._connection
+        try:
+            while (messages := connection.read()) is not None:
+                for opcode, message in messages:
+                    if opcode != TEXT:
+                        connection.close(UNSUPPORTED_DATA, "text messages only")
+                        return
+                    self._handle(message)
+                if connection.outbox.unsent > self._half_full:
+                    connection.outbox.wait_open(self._half_full)
+        finally:
+            self._leave()
+
+    def show(self, watch: Watch, seq: int, line: bytes, final: bool) -> None:
+        """An event as it comes. Called in the hub."""
+        if self._connection.outbox.unsent > self._half_full:
+            self.catch_up(watch)
+            return
+        watch.seen = seq
+        if final:
+            self._watches.pop(watch.key[1], None)
+        if final or not watch.final_only:
+            self._connection.queue(line)
+
+    def catch_up(self, watch: Watch) -> None:
+        """Show it from the journal, as the socket drains, until it is up to date."""
+        watch.live = False
+        self._behind.append(watch)
+        if not self._catching_up:
+            self._catching_up = True
+            gevent.spawn(self._catch_up)
+
+    def _handle(self, text: str | bytes) -> None:
+        message: Any = None
+        try:
+            message = wire.decode_text(text)  # type: ignore[arg-type]
+            if type(message) is not dict:
+                raise BadRequest("a message wants a JSON object")
+            if "function" in message:
+                self._submit(message)
+            else:
+                self._request(message)
+        except HandoffError as error:
+            self._connection.queue(refusal(error, readable_id(message)))
+        except Exception:
+            log.exception("message-failed", extra={"connection": self._connection.id})
+            self._connection.queue(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
+
+    def _request(self, message: dict[str, Any]) -> None:
+        for key, answer in self._requests.items():
+            if key in message:
+                answer(message)
+                return
+        raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
+
+    def _submit(self, message: dict[str, Any]) -> None:
+        if len(self._watches) >= self._max_unfinished:
+            raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
+        if "id" not in message:
+            message["id"] = new_id()
+        submit = read_submit(message)
+        watch = Watch(self, (self._owner, submit.id), final_only=submit.final_only, submit=submit)
+        task = self._dispatcher.submit(self._owner, self, submit, watch)
+        if task is not None:
+            self._watch(watch, task)
+
+    def _watch(self, watch: Watch, task: Task) -> None:
+        before = self._watches.get(task.id)
+        if before is not None:
+            self._unwatch(before)
+        self._watches[task.id] = watch
+        watch.task = task
+        if watch not in task.watchers:
+            task.watchers.append(watch)
+            self.catch_up(watch)
+
+    def _unwatch(self, watch: Watch) -> None:
+        del self._watches[watch.key[1]]
+        watch.live = False
+        if watch.task is not None and watch in watch.task.watchers:
+            watch.task.watchers.remove(watch)
+
+    def _cancel(self, message: dict[str, Any]) -> None:
+        self._dispatcher.cancel(self._owner, check_id(message.get("id")))
+
+    def _attach(self, message: dict[str, Any]) -> None:
+        task_id = check_id(message.get("id"))
+        after = read_whole(message, "attach", 0, 1 << 53)
+        task = self._dispatcher.find(self._owner, task_id)
+        watch = Watch(self, (self._owner, task_id), seen=after)
+        if task is not None:
+            self._watch(watch, task)
+        else:
+            self.catch_up(watch)
+
+    def _list(self, message: dict[str, Any]) -> None:
+        wanted = message["list"]
+        if type(wanted) is not dict or not wanted.keys() <= {"limit"}:
+            raise BadRequest('"list" wants {"limit": a number}')
+        limit = read_whole({"limit": 100, **wanted}, "limit", 1, MAX_LISTED)
+        self._connection.queue(wire.encode({"list": self._dispatcher.list(self._owner, limit)}))
+
+    def _describe(self, message: dict[str, Any]) -> None:
+        self._connection.queue(wire.encode({"describe": self._dispatcher.describe()}))
+
+    def _ping(self, message: dict[str, Any]) -> None:
+        self._connection.queue(wire.encode({"pong": message["ping"]}))
+
+    # Catching up, in a greenlet that exists only while there is something to show again.
+
+    def _catch_up(self) -> None:
+        try:
+            while self._behind:
+                self._replay(self._behind.popleft())
+        except Unavailable:
+            self._behind.clear()  # the connection is over; the tasks are not
+        finally:
+            self._catching_up = False
+
+    def _replay(self, watch: Watch) -> None:
+        """Show what the journal has; then take events as they come. Between the last read and that, nothing may be missed."""
+        while True:
+            self._connection.outbox.wait_below(self._half_full)
+            stored = self._dispatcher.journal.read(watch.key, watch.seen, REPLAY_AT_ONCE)
+            if stored is None:  # its first commit is still to come
+                watch.live = True
+                return
+            if watch.submit is not None and not _asks_for(watch.submit, stored):
+                self._connection.queue(refusal(IdConflict(watch.key[1]), watch.key[1]))
+                self._watches.pop(watch.key[1], None)
+                return
+            for said in stored.events:
+                self._show_again(watch, said)
+            if len(stored.events) < REPLAY_AT_ONCE and (stored.final or watch.task is None or watch.task.kept <= watch.seen):
+                watch.live = True
+                return
+
+    def _show_again(self, watch: Watch, said: Said) -> None:
+        watch.seen = said.seq
+        if said.final or not watch.final_only:
+            self._connection.queue(said.line)
+        if said.final:
+            self._watches.pop(watch.key[1], None)
+
+    def _leave(self) -> None:
+        """The connection is over: its tasks go on, but for those that were to end with it."""
+        for watch in list(self._watches.values()):
+            self._unwatch(watch)
+            if watch.submit is not None and watch.submit.cancel_on_disconnect:
+                self._dispatcher.cancel(self._owner, watch.key[1])
+
+
+def _asks_for(submit: Submit, stored: Stored) -> bool:
+    return same_content(submit.function, wire.encode(submit.args or {}), stored.function, stored.args)

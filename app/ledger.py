@@ -1,0 +1,215 @@
+"""The tasks that are not over, the queue they wait in, and what happened to them in this turn: committed as one batch at its end.
+
+Memory leads: a state changes the moment something happens. What leaves this process because of it (an event to a client, a line to a worker,
+an acknowledgement) follows the commit. Who asked and why is not known here.
+"""
+
+import itertools
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from app.errors import HandoffError, Unavailable
+from app.fairness import FairQueue
+from app.journal import Journal, Kind, Record
+from app.link import Link, LinkConnection
+from app.messages import Event, State, accepted_line, ending_line, event_line
+from app.pool import Pool
+from app.task import Key, Task
+from app.turn import Turn
+from app.wire import encode_line
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """Of one gateway process."""
+
+    def __init__(self, journal: Journal, pool: Pool, turn: Turn, loop: Any) -> None:
+        self.journal = journal
+        self.live: dict[Key, Task] = {}
+        self.queue = FairQueue()
+        self.next_order = itertools.count().__next__
+        self._pool = pool
+        self._turn = turn
+        self._loop = loop
+        self._batch: list[Record] = []
+        self._place: Callable[[str], Link | None] = pool.place
+        self._turn_due = False
+
+    # What happens to a task. Each of these leaves a record, and the records of one turn are one commit.
+
+    def accept(self, task: Task, delay: float = 0.0) -> None:
+        """A new task: to be kept, then queued (after `delay` seconds, where there is one)."""
+        task.position = self.queue.size
+        self.live[task.key] = task
+        self._record(Record(Kind.ACCEPT, task))
+        if not task.final_only:
+            self._record(Record(Kind.EVENT, task, 1, accepted_line(task.id, task.position)))
+        if delay:
+            self._later(delay, task)
+        else:
+            self._queue(task)
+
+    def said(self, task: Task, seq: int, line: bytes, final: bool, connection: LinkConnection) -> None:
+        """An event that a worker reported; `task` has its new state already."""
+        task.seq = seq
+        self._record(Record(Kind.EVENT, task, seq, line, final, connection))
+
+    def note(self, connection: LinkConnection) -> None:
+        """A line of a worker that says nothing to keep; it must be acknowledged in its turn all the same."""
+        self._record(Record(Kind.NOTE, None, link=connection))
+
+    def end(self, task: Task, event: Event, error: HandoffError) -> bool:
+        """End a task from here; False where it may not end so now."""
+        if not task.advance(event):
+            return False
+        self._leave_queue(task)
+        if task.link is not None:
+            self.release(task)
+        task.seq += 1
+        self._record(Record(Kind.EVENT, task, task.seq, ending_line(task.id, event, task.seq, task.attempt, error), True))
+        return True
+
+    def retry(self, task: Task, after: float, error: HandoffError) -> None:
+        """Say, from here, that it will be tried again, and do so after that many seconds."""
+        if task.advance(Event.RETRYING):
+            task.seq += 1
+            line = event_line(task.id, Event.RETRYING, task.seq, task.attempt, after=round(after, 3), error=error.as_wire())
+            self._record(Record(Kind.EVENT, task, task.seq, line))
+            self.retry_later(task, after)
+
+    def retry_later(self, task: Task, after: float) -> None:
+        """It is `RETRYING`: give its slot back, and queue it again after that many seconds."""
+        if task.link is not None:
+            self.release(task)
+        self._later(after, task)
+
+    def put_back(self, task: Task) -> None:
+        """It never began where it was sent to: queue it again in its old place; that was no attempt."""
+        if task.advance(Event.RETURNED):
+            task.attempt -= 1
+            self.release(task)
+            self._queue(task)
+
+    def release(self, task: Task) -> None:
+        """Its slot is free."""
+        task.link.give(task)
+        self._pool.quotas[task.function].running -= 1
+        self.turn()
+
+    def cancel_queued(self, task: Task, error: HandoffError) -> bool:
+        """Cancel it where no worker has it."""
+        return task.link is None and self.end(task, Event.CANCELLED, error)
+
+    def turn(self) -> None:
+        """Something changed: at the end of this turn see who can be placed, and commit."""
+        if not self._turn_due:
+            self._turn_due = True
+            self._turn.add(self._end_turn)
+
+    # The queue.
+
+    def _queue(self, task: Task) -> None:
+        task.queued = True
+        self.queue.push(task)
+        self.turn()
+
+    def _leave_queue(self, task: Task) -> None:
+        if task.queued:
+            task.queued = False
+            self.queue.drop()
+
+    def _later(self, seconds: float, task: Task) -> None:
+        timer = self._loop.timer(seconds)
+        timer.start(self._due, timer, task)
+
+    def _due(self, timer: Any, task: Task) -> None:
+        timer.close()
+        if task.state is State.RETRYING:
+            task.advance(Event.DUE)
+        if task.waiting and not task.queued and task.key in self.live:
+            self._queue(task)
+
+    # The end of a turn.
+
+    def _record(self, record: Record) -> None:
+        self._batch.append(record)
+        if not self._turn_due:
+            self.turn()
+
+    def _end_turn(self) -> None:
+        self._fill()
+        self._turn_due = False
+        if self._batch:
+            batch, self._batch = self._batch, []
+            self.journal.commit(batch, partial(self._committed, batch))
+
+    def _fill(self) -> None:
+        """Place whoever can be placed: from the queue onto a worker."""
+        queue, pool, batch = self.queue, self._pool, self._batch
+        for function in queue.held_back:
+            queue.wake(function, pool.places(function))
+        while (found := queue.pop(self._place)) is not None:
+            task, link = found
+            task.queued = False
+            task.advance(Event.DISPATCHED)
+            task.attempt += 1
+            link.take(task)
+            pool.quotas[task.function].running += 1
+            batch.append(Record(Kind.DISPATCH, task, link=link))
+
+    # After the commit.
+
+    def _committed(self, batch: list[Record], known: frozenset[Key]) -> None:
+        acknowledging = set()
+        for kind, task, seq, line, final, link in batch:
+            if task is not None and known and task.key in known:
+                if kind is Kind.ACCEPT:
+                    self._known_already(task)
+            elif kind is Kind.EVENT:
+                self._show(task, seq, line, final)
+                if link is not None:
+                    link.to_ack += 1
+                    acknowledging.add(link)
+            elif kind is Kind.DISPATCH:
+                self._send(task, link)
+            elif kind is Kind.NOTE:
+                link.to_ack += 1
+                acknowledging.add(link)
+        for connection in acknowledging:
+            connection.acknowledge()
+
+    def _show(self, task: Any, seq: int, line: bytes, final: bool) -> None:
+        task.kept = seq
+        for watcher in task.watchers:
+            watcher.deliver(seq, line, final)
+        if final:
+            task.watchers = []
+            del self.live[task.key]
+
+    def _send(self, task: Any, link: Link) -> None:
+        """The first byte of a task leaves for a worker; where that is lost, or the task was cancelled, while the commit was under way: not."""
+        if task.link is not link or task.sent:
+            return
+        try:
+            link.send(task.line())
+        except Unavailable:
+            self.put_back(task)
+            return
+        task.sent = True
+        if task.cancelling:
+            link.send(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+
+    def _known_already(self, task: Task) -> None:
+        """The journal has had this key before: this was no new task, and whoever submitted it is shown the old one."""
+        self._leave_queue(task)
+        task.state = State.CANCELLED
+        if task.link is not None:
+            self.release(task)
+        if self.live.get(task.key) is task:
+            del self.live[task.key]
+        watchers, task.watchers = task.watchers, []
+        for watcher in watchers:
+            watcher.already_known()

@@ -1,0 +1,168 @@
+"""One worker process as the gateway knows it: its kept connection, its slots, and the tasks that it has. Which link gets a task is the
+pool's; what the lines mean for a task is dispatch's."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gevent
+
+from app.client import TaskConnection
+from app.errors import HandoffError, Unavailable
+from app.outbox import Outbox
+from app.task import Task
+from app.turn import Turn
+from app.wire import encode_line
+
+log = logging.getLogger(__name__)
+
+STALE_AFTER = 0.25
+"""Seconds without an answer to a ping after which a process gets nothing more for now."""
+
+BUSY_FOR = 0.1
+"""Seconds for which a process that answered `busy` gets nothing more."""
+
+
+class Offer(NamedTuple):
+    """One function as a worker offers it."""
+
+    name: str
+    in_process: bool
+    max_running: int | None
+    retryable: bool
+    attempts: int
+    backoff: float
+
+    @classmethod
+    def of(cls, entry: dict[str, Any]) -> "Offer":
+        """From its entry in a worker's `describe`."""
+        options = entry.get("options", {})
+        return cls(
+            entry["name"],
+            options.get("run_in") == "process",
+            options.get("max_running"),
+            options.get("retryable", False),
+            options.get("attempts", 1),
+            options.get("backoff", 1.0),
+        )
+
+
+class LinkConnection:
+    """One connection to a worker, kept. `to_ack` counts its events that are in the journal, and that the worker was not told of yet."""
+
+    __slots__ = ("_connection", "_loop", "heard_at", "link", "outbox", "to_ack")
+
+    def __init__(self, link: "Link", connection: TaskConnection, turn: Turn, loop: Any) -> None:
+        self.link = link
+        self._connection = connection
+        self._loop = loop
+        self.outbox = Outbox(connection.socket, turn, loop, self.close)
+        self.heard_at = time.monotonic()
+        self.to_ack = 0
+
+    def read(self, on_line: Callable[["LinkConnection", bytes], None]) -> None:
+        """Hand on its lines until it is lost; blocks this greenlet."""
+        wait = gevent.get_hub().wait
+        readable = self._loop.io(self._connection.socket.fileno(), 1)
+        try:
+            while True:
+                wait(readable)
+                lines = self._connection.read_lines()
+                self.heard_at = time.monotonic()
+                for line in lines:
+                    on_line(self, line)
+        except HandoffError as error:
+            log.info("link-lost: %s: %s", self.link.name, error.message)
+        finally:
+            readable.close()
+            self.outbox.close()
+            self._connection.close()
+
+    def acknowledge(self) -> None:
+        """Tell the worker what it need not keep any more."""
+        if self.to_ack:
+            self.outbox.put(b'{"ack":%d}\n' % self.to_ack)
+            self.to_ack = 0
+
+    def close(self) -> None:
+        """End it: the reader sees the end of the stream."""
+        try:
+            self._connection.socket.shutdown(2)
+        except OSError:
+            log.debug("closed already")
+
+
+class Link:
+    """A worker process. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again."""
+
+    def __init__(self, description: dict[str, Any], local: bool) -> None:
+        self.instance: str = description["instance"]
+        self.name = f"{description['name']} (pid {description['pid']})"
+        self.slots: int = description["slots"]
+        self.process_slots: int = description["process_slots"]
+        self.siblings: int = description["siblings"]
+        self.catalogue: list[dict[str, Any]] = description["functions"]
+        self.offers = {offer.name: offer for offer in map(Offer.of, self.catalogue)}
+        self.local = local
+        self.tasks: dict[str, Task] = {}
+        self.used = 0
+        self.used_processes = 0
+        self.connection: LinkConnection | None = None
+        self.lost_at = 0.0
+        self.asked_at = 0.0
+        self.stale = False
+        self.busy_until = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether tasks may be sent to it now."""
+        return self.connection is not None and not self.stale and time.monotonic() >= self.busy_until
+
+    def take(self, task: Task) -> None:
+        """The task gets a slot here."""
+        task.link = self
+        self.tasks[task.id] = task
+        if self.offers[task.function].in_process:
+            self.used_processes += 1
+        else:
+            self.used += 1
+
+    def give(self, task: Task) -> None:
+        """The task is here no more."""
+        del self.tasks[task.id]
+        task.link = None
+        task.sent = False
+        if self.offers[task.function].in_process:
+            self.used_processes -= 1
+        else:
+            self.used -= 1
+
+    def send(self, line: bytes) -> None:
+        """Queue a line. Raises `Unavailable` while there is no connection."""
+        if self.connection is None:
+            raise Unavailable(f"{self.name} is not connected")
+        self.connection.outbox.put(line)
+
+    def claim(self, journal: str) -> None:
+        """The first line on a new connection: who we are, and which tasks we believe to be there."""
+        claims = [[task.id, task.attempt, task.kept] for task in self.tasks.values() if task.sent]
+        self.send(encode_line({"claim": claims, "journal": journal}))
+
+    def ask(self) -> None:
+        """Ask for a sign of life."""
+        if self.connection is not None:
+            self.asked_at = time.monotonic()
+            self.connection.outbox.put(b'{"ping":0}\n')
+
+    def check(self, now: float) -> bool:
+        """Whether it has become stale, or fresh again."""
+        if self.connection is None or not self.asked_at:
+            return False
+        unanswered = self.connection.heard_at < self.asked_at
+        stale = unanswered and now - self.asked_at > STALE_AFTER
+        if not unanswered:
+            self.asked_at = 0.0
+        changed = stale != self.stale
+        self.stale = stale
+        return changed

@@ -1,0 +1,288 @@
+"""The workers that a gateway knows: where they are looked for, which one a task goes to, and when one is given up.
+
+Local workers are met in the run directory, others at the addresses of `--pool`. What a task becomes when its worker is gone is dispatch's.
+"""
+
+import logging
+import time
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event as Signal
+
+from app.address import Address
+from app.client import TaskConnection
+from app.errors import HandoffError, Unavailable
+from app.fairness import bulkhead
+from app.link import BUSY_FOR, Link, LinkConnection
+from app.rundir import RunDirectory
+from app.turn import Turn
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks into the run directory."""
+
+LEASE = 15.0
+"""Seconds of silence after which a worker is given up, with what it runs."""
+
+_CHECK_EVERY = 0.1
+_IDLE_PING_EVERY = 5.0
+_BACK_OFF = (0.1, 5.0)
+_LOOK_AGAIN = 30.0
+
+
+class Listener(Protocol):
+    """Who is told what happens to the links."""
+
+    def on_line(self, connection: LinkConnection, line: bytes) -> None:
+        """A line of a worker."""
+
+    def on_room(self) -> None:
+        """There may be places that there were not."""
+
+    def on_silent(self, link: Link) -> None:
+        """It does not answer; what it has not begun is better off elsewhere."""
+
+    def on_gone(self, link: Link) -> None:
+        """It is given up."""
+
+
+class Quota:
+    """How many tasks of one function run over all links, of how many that may."""
+
+    __slots__ = ("in_process", "limit", "links", "running")
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.limit = 0
+        self.in_process = False
+        self.links: list[Link] = []
+
+    def set(self, links: list[Link], name: str) -> None:
+        """Count anew: these links offer the function now."""
+        self.links = links
+        if not links:
+            self.limit = 0
+            return
+        offer = links[0].offers[name]
+        self.in_process = offer.in_process
+        slots = sum(link.process_slots if offer.in_process else link.slots for link in links)
+        self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots))
+
+
+class Pool:
+    """All links, by instance."""
+
+    def __init__(self, journal: str, rundir: RunDirectory | None, addresses: tuple[Address, ...], turn: Turn, loop: Any) -> None:
+        self._journal = journal
+        self._rundir = rundir
+        self._addresses = addresses
+        self._turn = turn
+        self._loop = loop
+        self._listener: Listener | None = None
+        self._greenlets: list[Any] = []
+        self._connecting: set[str] = set()
+        self.links: dict[str, Link] = {}
+        self.quotas: dict[str, Quota] = {}
+        self.met = Signal()
+
+    def start(self, listener: Listener) -> None:
+        """Look for workers from now on."""
+        self._listener = listener
+        self._greenlets.append(gevent.spawn(self._check))
+        if self._rundir is not None:
+            self._greenlets.append(gevent.spawn(self._look, self._rundir))
+        self._greenlets += [gevent.spawn(self._dial, address) for address in self._addresses]
+
+    def stop(self) -> None:
+        """Let go of every worker; what they run goes on there."""
+        gevent.killall(self._greenlets)
+        for link in self.links.values():
+            if link.connection is not None:
+                link.connection.close()
+
+    def place(self, function: str) -> Link | None:
+        """The least busy link that may be given a task of this function now."""
+        quota = self.quotas[function]
+        if quota.running >= quota.limit:
+            return None
+        best: Link | None = None
+        least = 1 << 30
+        for link in quota.links:
+            used, slots = (link.used_processes, link.process_slots) if quota.in_process else (link.used, link.slots)
+            if used < slots and used < least and link.usable:
+                best, least = link, used
+        return best
+
+    def places(self, function: str) -> int:
+        """At most how many tasks of this function could be placed now."""
+        quota = self.quotas[function]
+        free = sum(
+            link.process_slots - link.used_processes if quota.in_process else link.slots - link.used for link in quota.links if link.usable
+        )
+        return min(free, quota.limit - quota.running)
+
+    def busy(self, link: Link) -> None:
+        """It had no slot after all; leave it alone for a moment."""
+        link.busy_until = time.monotonic() + BUSY_FOR
+        self._loop.timer(BUSY_FOR).start(self._room)
+
+    def catalogue(self) -> list[dict[str, Any]]:
+        """Every function that some link offers, by name."""
+        entries = {entry["name"]: entry for link in self.links.values() for entry in link.catalogue}
+        return [entries[name] for name in sorted(entries)]
+
+    def _room(self) -> None:
+        assert self._listener is not None
+        self._listener.on_room()
+
+    def _count(self) -> None:
+        links = [link for link in self.links.values() if link.connection is not None and not link.stale]
+        for name in {*self.quotas, *(name for link in links for name in link.offers)}:
+            quota = self.quotas.setdefault(name, Quota())
+            quota.set([link for link in links if name in link.offers], name)
+        self._room()
+
+    # Local workers: a socket each in the run directory.
+
+    def _look(self, rundir: RunDirectory) -> None:
+        refused: dict[str, int] = {}
+        while True:
+            for instance in rundir.instances() - self.links.keys() - self._connecting:
+                self._connecting.add(instance)
+                gevent.spawn(self._meet_local, rundir, instance, refused)
+            gevent.sleep(LOOK_EVERY)
+
+    def _meet_local(self, rundir: RunDirectory, instance: str, refused: dict[str, int]) -> None:
+        address = rundir.address(instance)
+        try:
+            link = self._meet(address, local=True)
+        except HandoffError:
+            refused[instance] = refused.get(instance, 0) + 1
+            if refused[instance] > 1 / LOOK_EVERY:  # nobody has answered there for a second: it was killed
+                rundir.forget(instance)
+                del refused[instance]
+            return
+        finally:
+            self._connecting.discard(instance)
+        while link is not None and self.links.get(instance) is link:
+            self._read(link)
+            self._come_back(link, address, 0.0)
+
+    # Workers elsewhere: as many processes behind one address as it says, each met by chance.
+
+    def _dial(self, address: Address) -> None:
+        """Open connections until every process behind the address has been met, then look again now and then."""
+        wait, tries, siblings = _BACK_OFF[0], 0, 1
+        while True:
+            try:
+                link = self._meet(address, local=False)
+            except HandoffError as error:
+                log.warning("worker-unreachable: %s: %s", address, error.message)
+                gevent.sleep(wait)
+                wait = min(wait * 2, _BACK_OFF[1])
+                continue
+            wait, tries = _BACK_OFF[0], tries + 1
+            if link is not None:
+                tries, siblings = 0, max(siblings, link.siblings)
+                gevent.spawn(self._keep_remote, link, address)
+            if tries > 2 * siblings:
+                tries = 0
+                gevent.sleep(_LOOK_AGAIN if any(not link.local for link in self.links.values()) else wait)
+
+    def _keep_remote(self, link: Link, address: Address) -> None:
+        while self.links.get(link.instance) is link:
+            self._read(link)
+            self._come_back(link, address, LEASE)
+
+    def _meet(self, address: Address, local: bool) -> Link | None:
+        """Connect and ask who is there; None where that is somebody already met. Raises `Unavailable`."""
+        connection = TaskConnection(address)
+        try:
+            description = connection.request({"describe": True})["describe"]
+            link = self.links.get(description["instance"])
+            if link is not None and link.connection is not None:
+                connection.close()
+                return None
+            met, link = link is None, link or Link(description, local)
+        except (KeyError, TypeError) as error:
+            connection.close()
+            raise Unavailable(f"{address} does not answer as a worker does") from error
+        except HandoffError:
+            connection.close()
+            raise
+        self.links[link.instance] = link
+        link.connection = LinkConnection(link, connection, self._turn, self._loop)
+        link.stale, link.asked_at = False, 0.0
+        link.claim(self._journal)
+        log.info("link-up: %s at %s", link.name, address)
+        self._count()
+        self.met.set()
+        return link if met else None
+
+    def _read(self, link: Link) -> None:
+        assert self._listener is not None
+        if link.connection is not None:
+            link.connection.read(self._listener.on_line)
+            link.connection = None
+            link.lost_at = time.monotonic()
+            self._count()
+
+    def _come_back(self, link: Link, address: Address, patience: float) -> None:
+        """Find the process again after its connection was lost; give it up where nobody is there, or not in time."""
+        wait = _BACK_OFF[0]
+        while self.links.get(link.instance) is link and link.connection is None:
+            refused = False
+            try:
+                self._meet(address, link.local)
+            except HandoffError as error:
+                refused = isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
+            if link.connection is not None:
+                return
+            if refused or time.monotonic() - link.lost_at >= patience:
+                self._give_up(link)
+                return
+            gevent.sleep(wait)
+            wait = min(wait * 2, 1.0)
+
+    def _give_up(self, link: Link) -> None:
+        if self.links.get(link.instance) is not link:
+            return
+        log.warning("link-gone: %s, with %d tasks", link.name, len(link.tasks))
+        del self.links[link.instance]
+        if link.connection is not None:
+            link.connection.close()
+            link.connection = None
+        self._count()
+        assert self._listener is not None
+        self._listener.on_gone(link)
+
+    # Signs of life.
+
+    def _check(self) -> None:
+        """Ask those that have tasks all the time, the others now and then; judge only what this process had the time to hear."""
+        last = asked_idle_at = time.monotonic()
+        while True:
+            gevent.sleep(_CHECK_EVERY)
+            now = time.monotonic()
+            on_time, last = now - last < 2 * _CHECK_EVERY, now
+            idle_too = now - asked_idle_at > _IDLE_PING_EVERY
+            if idle_too:
+                asked_idle_at = now
+            for link in list(self.links.values()):
+                self._check_link(link, now, on_time)
+                if not link.asked_at and (link.tasks or idle_too):
+                    link.ask()
+
+    def _check_link(self, link: Link, now: float, on_time: bool) -> None:
+        assert self._listener is not None
+        if not on_time or link.connection is None:
+            return
+        if link.check(now):
+            log.log(logging.WARNING if link.stale else logging.INFO, "link-%s: %s", "silent" if link.stale else "answers", link.name)
+            self._count()
+            if link.stale:
+                self._listener.on_silent(link)
+        if link.asked_at and now - link.asked_at > LEASE:
+            self._give_up(link)

@@ -1,0 +1,107 @@
+"""What workers report, and what becomes of a task whose worker is silent or gone. One barrier a line.
+
+Every event carries (id, attempt): a report of another attempt, or one that may not come in the task's state, is refused and logged.
+"""
+
+import logging
+import random
+from typing import Any
+
+from app import wire
+from app.errors import Crashed, HandoffError, Interrupted
+from app.ledger import Ledger
+from app.link import Link, LinkConnection, Offer
+from app.messages import EVENTS, FINAL_EVENTS, Event, State, read_event
+from app.pool import Pool
+from app.task import Task
+from app.wire import encode_line
+
+log = logging.getLogger(__name__)
+
+MAX_BACK_OFF = 3600.0
+
+
+class Reports:
+    """Hears the workers for one ledger (a `pool.Listener`)."""
+
+    def __init__(self, ledger: Ledger, pool: Pool) -> None:
+        self._ledger = ledger
+        self._pool = pool
+
+    def on_line(self, connection: LinkConnection, line: bytes) -> None:
+        """One line of a worker; most are events, whose head alone is read."""
+        try:
+            head = read_event(line)
+            if head is not None:
+                task_id, event, seq, attempt = head.groups()
+                self._event(connection, task_id.decode(), EVENTS.get(event), int(seq), int(attempt), line)
+            else:
+                self._other(connection.link, wire.decode(line))
+        except Exception:
+            log.exception("report-failed: from %s", connection.link.name)
+
+    def on_room(self) -> None:
+        """See who can be placed now."""
+        self._ledger.turn()
+
+    def on_silent(self, link: Link) -> None:
+        """It does not answer: take back what it has not begun. It can only say so once it answers again, or dies."""
+        for task in link.tasks.values():
+            if task.state is State.DISPATCHED and task.sent and link.connection is not None:
+                link.send(encode_line({"id": task.id, "attempt": task.attempt, "recall": True}))
+
+    def on_gone(self, link: Link) -> None:
+        """Nobody can be asked any more: what was sent is interrupted or tried again, what was not is placed anew."""
+        for task in list(link.tasks.values()):
+            self._lost(task, link, f"{link.name} is gone")
+
+    def _event(self, connection: LinkConnection, task_id: str, event: Event | None, seq: int, attempt: int, line: bytes) -> None:
+        task = connection.link.tasks.get(task_id)
+        if event is Event.RETURNED:
+            if task is not None and task.attempt == attempt:
+                self._ledger.put_back(task)
+            return
+        if task is None or event is None or task.attempt != attempt or seq <= task.seq or not task.advance(event):
+            log.warning("report-refused: %s", line[:100].decode("ascii", "replace"), extra={"task": task_id})
+            self._ledger.note(connection)
+            return
+        final = event in FINAL_EVENTS
+        if final:
+            self._ledger.release(task)
+        self._ledger.said(task, seq, line, final, connection)
+        if event is Event.RETRYING:
+            self._ledger.retry_later(task, float(wire.decode(line)["after"]))
+
+    def _other(self, link: Link, message: dict[str, Any]) -> None:
+        if "error" not in message or "id" not in message:
+            return  # a pong, or what describes it: the line itself was the sign of life
+        task = link.tasks.get(message["id"])
+        code = message["error"]["code"]
+        if task is None or task.attempt != message.get("attempt"):
+            log.debug("refusal of a task that is over: %s", code)
+        elif code == "busy":
+            self._pool.busy(link)
+            self._ledger.put_back(task)
+        else:
+            self._lost(task, link, f"{link.name} does not know it ({code})")
+
+    def _lost(self, task: Task, link: Link, why: str) -> None:
+        """Its worker cannot tell what became of it."""
+        if not task.sent:
+            self._ledger.put_back(task)
+            return
+        offer = link.offers[task.function]
+        if not offer.retryable:
+            self._end(task, Event.INTERRUPTED, Interrupted(f"{why}; it may or may not have taken effect, and is not declared retryable"))
+        elif task.attempt >= offer.attempts:
+            self._end(task, Event.FAILED, Crashed(f"{why}; that was attempt {task.attempt} of {offer.attempts}"))
+        else:
+            self._ledger.retry(task, _back_off(offer, task.attempt), Crashed(why))
+
+    def _end(self, task: Task, event: Event, error: HandoffError) -> None:
+        log.warning("task-%s: %s: %s", event.value, task.function, error.message, extra={"task": task.id})
+        self._ledger.end(task, event, error)
+
+
+def _back_off(offer: Offer, attempt: int) -> float:
+    return float(min(offer.backoff * 2 ** min(attempt - 1, 20), MAX_BACK_OFF) * random.uniform(0.75, 1.25))

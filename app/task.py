@@ -1,0 +1,119 @@
+"""A task as the gateway holds it, from the submit to its final event. What becomes of it is decided in `app/dispatch.py`."""
+
+import json
+import time
+from typing import Any, Protocol
+
+from app import wire
+from app.messages import TRANSITIONS, Event, State, Submit
+
+Key = tuple[str, str]
+"""(owner, id): who submitted it, and under what id."""
+
+
+class Watcher(Protocol):
+    """Somebody who is told what becomes of a task."""
+
+    def deliver(self, seq: int, line: bytes, final: bool) -> None:
+        """An event that is in the journal. Called in the hub: must not block."""
+
+    def already_known(self) -> None:
+        """The journal had a task of this key before: whatever there is to tell is to be read from there. Called in the hub."""
+
+
+class Task:
+    """`seq` is the number of the last event, `kept` of the last that is in the journal; `queued` says whether it stands in the queue (or waits
+    for its time), `link` is the worker that has it, and `sent` whether anything of it may have left for there. Times are of the monotonic clock but for `accepted_at`."""
+
+    __slots__ = (
+        "accepted_at",
+        "args",
+        "attempt",
+        "cancelling",
+        "final_only",
+        "function",
+        "id",
+        "kept",
+        "key",
+        "lane",
+        "link",
+        "order",
+        "position",
+        "priority",
+        "queued",
+        "sent",
+        "seq",
+        "state",
+        "watchers",
+    )
+
+    def __init__(self, owner: str, lane: Any, submit: Submit, args: bytes, order: int) -> None:
+        self.id = submit.id
+        self.key: Key = (owner, submit.id)
+        self.lane = lane
+        self.function = submit.function
+        self.args = args
+        self.final_only = submit.final_only
+        self.priority = submit.priority
+        self.order = order
+        self.position = 0
+        self.state = State.QUEUED
+        self.seq = 1  # the number of `accepted`
+        self.kept = 0
+        self.attempt = 0
+        self.link: Any = None
+        self.queued = False
+        self.sent = False
+        self.cancelling = False
+        self.accepted_at = time.time()
+        self.watchers: list[Watcher] = []
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it still wants a place."""
+        return self.state is State.QUEUED
+
+    def advance(self, event: Event) -> bool:
+        """Go on to the state that follows; False, and no change, where this event may not come now."""
+        following = TRANSITIONS[self.state].get(event)
+        if following is None:
+            return False
+        self.state = following
+        return True
+
+    def same_content(self, function: str, args: bytes) -> bool:
+        """Whether a submit under the same id asks for the same."""
+        return same_content(self.function, self.args, function, args)
+
+    def line(self) -> bytes:
+        """What is sent to a worker."""
+        return b'{"id":"%b","function":"%b","args":%b,"attempt":%d,"seq":%d%b}\n' % (
+            self.id.encode(),
+            self.function.encode(),
+            self.args,
+            self.attempt,
+            self.seq,
+            b',"events":"final"' if self.final_only else b"",
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Its entry in a list."""
+        return {
+            "id": self.id,
+            "function": self.function,
+            "state": self.state.value,
+            "seq": self.seq,
+            "attempt": self.attempt,
+            "accepted_at": round(self.accepted_at, 3),
+        }
+
+
+def same_content(function: str, args: bytes, other_function: str, other_args: bytes) -> bool:
+    """Whether two submits ask for the same: the order of keys is nothing, `1` and `true` are different things."""
+    if function != other_function:
+        return False
+    return args == other_args or _canonical(args) == _canonical(other_args)
+
+
+def _canonical(args: bytes) -> str:
+    return json.dumps(wire.decode(args), sort_keys=True)

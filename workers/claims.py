@@ -1,0 +1,144 @@
+"""A gateway as a worker knows it: by its journal's id, not by its connection. Its tasks run on when the connection is lost, and what was said
+of them is kept until it is acknowledged, or too old, or too much.
+
+What the lines say is made in `workers/attempt.py`; the connection that carries them is in `workers/connection.py`.
+"""
+
+import time
+from collections import deque
+from typing import Any
+
+from app.errors import HandoffError, UnknownTask
+from app.messages import FINAL_STATES, Event, State, ending_line, final_line
+from app.outbox import Outbox
+from app.wire import encode_line
+from workers.attempt import Attempt
+from workers.sinks import FAR_BEHIND
+
+KEPT_FOR = 60.0
+"""Seconds for which events are kept after the connection was lost."""
+
+KEPT_BYTES = 8 * 1024 * 1024
+
+Key = tuple[str, int]
+
+
+class Claimant:
+    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged."""
+
+    def __init__(self, journal: str) -> None:
+        self.journal = journal
+        self.attempts: dict[Key, Attempt] = {}
+        self._outbox: Outbox | None = None
+        self._sent: deque[Attempt | None] = deque()
+        self._lost_at = 0.0
+        self._kept = 0
+
+    def attach(self, outbox: Outbox, claims: list[Any]) -> None:
+        """A new connection of this gateway. `claims` lists what it believes to be here, as `[id, attempt, seq]`: whatever came after `seq`
+        is said again; what is not here is refused with `unknown_task`; what is not listed is nobody's any more."""
+        self._outbox = outbox
+        self._sent.clear()
+        listed = {(task_id, attempt): seq for task_id, attempt, seq in claims}
+        for key in [key for key in self.attempts if key not in listed]:
+            self._disown(key)
+        for key, seq in listed.items():
+            attempt = self.attempts.get(key)
+            if attempt is None:
+                outbox.put(encode_line({"id": key[0], "attempt": key[1], "error": UnknownTask(key[0]).as_wire()}))
+            else:
+                self._say_again(attempt, seq)
+        self._kept = 0
+
+    def lose(self, outbox: Outbox) -> None:
+        """The connection ended; unless another has taken its place already, events are kept from now on."""
+        if self._outbox is outbox:
+            self._outbox = None
+            self._lost_at = time.monotonic()
+            self._kept = sum(len(line) for attempt in self.attempts.values() for line in attempt.lines)
+
+    def hold(self, attempt: Attempt) -> None:
+        """A task of this gateway is about to be run."""
+        self.attempts[attempt.id, attempt.attempt] = attempt
+
+    def refuse(self, task_id: str, seq: int, attempt: int, error: HandoffError) -> None:
+        """End a task that cannot even begin (an unknown function, wrong arguments): for the gateway it was accepted, so this is its report."""
+        if self._outbox is not None:
+            self._outbox.put(ending_line(task_id, Event.FAILED, seq + 1, attempt, error) + b"\n")
+            self._sent.append(None)
+
+    def event(self, attempt: Attempt, line: bytes) -> None:
+        """Send it and keep it."""
+        attempt.lines.append(line)
+        if self._outbox is not None:
+            self._outbox.put(line + b"\n")
+            self._sent.append(attempt)
+        else:
+            self._kept += len(line)
+            self._keep_within_bounds()
+
+    def final(self, attempt: Attempt, event: Event, key: str, value: bytes) -> None:
+        """Send it and keep it."""
+        self.event(attempt, final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value))
+
+    def acknowledge(self, count: int) -> None:
+        """The first `count` events that were sent on this connection, and not acknowledged before, are in the journal."""
+        sent, attempts = self._sent, self.attempts
+        for _ in range(min(count, len(sent))):
+            attempt = sent.popleft()
+            if attempt is not None:
+                del attempt.lines[0]
+                if not attempt.lines and _over(attempt):
+                    attempts.pop((attempt.id, attempt.attempt), None)
+
+    def flush(self) -> None:
+        """Write now."""
+        if self._outbox is not None:
+            self._outbox.flush()
+
+    def wait(self) -> None:
+        """Block while more than `FAR_BEHIND` bytes are unsent; without a connection nobody is held, and the bounds hold."""
+        if self._outbox is not None and self._outbox.unsent > FAR_BEHIND:
+            self._outbox.wait_open(FAR_BEHIND)
+
+    def expire(self) -> bool:
+        """Forget what is too old; whether this gateway can be forgotten as a whole."""
+        if self._outbox is None and time.monotonic() - self._lost_at > KEPT_FOR:
+            for key in list(self.attempts):
+                self._disown(key)
+            return not self.attempts
+        return False
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether the gateway is there and has reports to acknowledge yet."""
+        return self._outbox is not None and any(_over(attempt) for attempt in self.attempts.values())
+
+    def _say_again(self, attempt: Attempt, seq: int) -> None:
+        known = seq - (attempt.seq - len(attempt.lines))
+        if known > 0:
+            del attempt.lines[:known]
+        if not attempt.lines and _over(attempt):
+            del self.attempts[attempt.id, attempt.attempt]
+        for line in attempt.lines:
+            assert self._outbox is not None
+            self._outbox.put(line + b"\n")
+            self._sent.append(attempt)
+
+    def _disown(self, key: Key) -> None:
+        """Forget a task that is over; one that still runs only loses what was kept of it."""
+        attempt = self.attempts[key]
+        attempt.lines.clear()
+        if _over(attempt):
+            del self.attempts[key]
+
+    def _keep_within_bounds(self) -> None:
+        for key in list(self.attempts):
+            if self._kept <= KEPT_BYTES:
+                return
+            self._kept -= sum(map(len, self.attempts[key].lines))
+            self._disown(key)
+
+
+def _over(attempt: Attempt) -> bool:
+    return attempt.state in FINAL_STATES or attempt.state is State.RETRYING

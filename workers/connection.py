@@ -1,0 +1,277 @@
+"""One connection to a worker: lines in, parse, call, answer; one barrier a line. Three kinds of callers come by the same door:
+
+the short form (answered in order, one line each), the full form (events by id), and gateways (their tasks outlive the connection).
+What runs the tasks is the executor; what a gateway's tasks become without their connection is in `workers/claims.py`.
+"""
+
+import logging
+import socket as stdlib_socket
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import Event as Signal
+
+from app import wire
+from app.errors import BadRequest, Busy, HandoffError, IdConflict, TooLarge, UnknownTask
+from app.messages import Event, Submit, check_id, event_line, read_submit, read_whole, readable_id, refusal
+from app.outbox import Outbox
+from app.turn import Turn
+from workers.attempt import Attempt
+from workers.claims import Claimant
+from workers.executor import Executor
+from workers.registry import Registry
+from workers.short import ShortForm
+from workers.sinks import DirectSink
+
+log = logging.getLogger(__name__)
+
+RECV = 64 * 1024
+DRAIN_FOR = 2.0
+"""Seconds for which what a sender still sends is read after the last answer, so that a reset does not destroy that answer."""
+
+
+class House(Protocol):
+    """What all connections of one worker process share."""
+
+    registry: Registry
+    executor: Executor
+    turn: Turn
+    loop: Any
+    max_line: int
+    draining: bool
+
+    def claimant(self, journal: str) -> Claimant:
+        """The gateway that has this journal."""
+
+    def describe(self) -> dict[str, Any]:
+        """The catalogue, and what the worker tells of itself."""
+
+
+class Connection:
+    """One socket, read until its end in the greenlet that calls `run`."""
+
+    def __init__(self, sock: Any, house: House) -> None:
+        self._socket = sock
+        self._house = house
+        self._buffer = wire.LineBuffer(house.max_line)
+        self._outbox = Outbox(sock, house.turn, house.loop, self._broken)
+        self._sink = DirectSink(self._outbox, self._forget)
+        self._attempts: dict[str, Attempt] = {}
+        self._cancel_at_end: set[str] = set()
+        self._claimant: Claimant | None = None
+        self._short = ShortForm(self._outbox, house.executor)
+        self._over: Signal | None = None
+        self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
+            "cancel": self._cancel,
+            "ack": self._ack,
+            "recall": self._recall,
+            "describe": self._describe,
+            "ping": self._ping,
+            "claim": self._claim,
+        }
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of this connection runs or waits."""
+        return not self._attempts and self._short.idle and self._claimant is None
+
+    def run(self) -> None:
+        """Read and answer until the connection ends; what runs then goes on, unless it was to end with its connection."""
+        try:
+            self._read()
+            if self._claimant is None:
+                self._finish()
+        finally:
+            if self._claimant is not None:
+                self._claimant.lose(self._outbox)
+            self._cancel_what_ends_with_it()
+            self._outbox.close()
+            self._socket.close()
+
+    def close(self) -> None:
+        """End it from our side: the reader sees the end of the stream."""
+        try:
+            self._socket.shutdown(stdlib_socket.SHUT_RD)
+        except OSError:
+            log.debug("closed already")
+
+    def _broken(self) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        wait = gevent.get_hub().wait
+        readable = self._house.loop.io(self._socket.fileno(), 1)
+        try:
+            while not self._buffer.overflowed:
+                wait(readable)  # first, so that a peer that never pauses does not hold up the others
+                data = self._socket.recv(RECV)
+                if not data:
+                    return
+                for line in self._buffer.feed(data):
+                    self._handle(line)
+                if self._short.full:
+                    self._short.wait()
+        except OSError as error:
+            log.debug("connection lost: %s", error)
+            return
+        finally:
+            readable.close()
+        self._outbox.put(refusal(TooLarge("the line", self._house.max_line)) + b"\n")
+
+    def _finish(self) -> None:
+        """The caller has closed its side: what runs on its own behalf still gets its answers; then close in order."""
+        self._cancel_what_ends_with_it()
+        self._short.wait()
+        while self._attempts:
+            self._over = Signal()
+            self._over.wait()
+        self._outbox.wait_open(0)
+        try:
+            self._socket.shutdown(stdlib_socket.SHUT_WR)
+            self._socket.settimeout(DRAIN_FOR)
+            with gevent.Timeout(DRAIN_FOR, False):
+                while self._socket.recv(RECV):
+                    continue
+        except OSError as error:
+            log.debug("connection lost: %s", error)
+
+    def _cancel_what_ends_with_it(self) -> None:
+        for task_id in list(self._cancel_at_end):
+            self._house.executor.cancel(self._attempts[task_id])
+
+    def _handle(self, line: bytes) -> None:
+        """One line: parse, call, answer; whatever goes wrong is an answer too."""
+        message: Any = None
+        try:
+            message = wire.decode(line)
+            if type(message) is not dict:
+                raise BadRequest("a line wants a JSON object")
+            if "function" in message:
+                self._submit(message)
+            else:
+                self._request(message)
+        except HandoffError as error:
+            self._answer(refusal(error, readable_id(message)))
+        except Exception:
+            log.exception("line-failed")
+            self._answer(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
+
+    def _answer(self, line: bytes) -> None:
+        """Answer a line that was refused: by its id, or in its order where it has none."""
+        if line.startswith(b'{"id"'):
+            self._outbox.put(line + b"\n")
+        else:
+            self._short.answer(line)
+
+    def _request(self, message: dict[str, Any]) -> None:
+        for key, answer in self._requests.items():
+            if key in message:
+                answer(message)
+                return
+        raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
+
+    # Submits.
+
+    def _submit(self, message: dict[str, Any]) -> None:
+        submit = read_submit(message, placed=self._claimant is not None)
+        if submit.attempt and self._claimant is not None:
+            self._submit_placed(self._claimant, submit)
+        elif submit.id:
+            self._submit_directly(submit)
+        else:
+            spec = self._house.registry.get(submit.function)
+            self._short.add(spec, submit.args, *spec.bind(submit.args))
+
+    def _submit_placed(self, claimant: Claimant, submit: Submit) -> None:
+        """From a gateway: it has counted our slots, and has accepted the task, so a refusal is a report too."""
+        house = self._house
+        try:
+            spec = house.registry.get(submit.function)
+            args, kwargs = spec.bind(submit.args)
+        except HandoffError as error:
+            claimant.refuse(submit.id, submit.seq, submit.attempt, error)
+            return
+        if house.draining or not house.executor.slots.take(spec):
+            busy = Busy("all slots of this worker are taken", 0.1).as_wire()
+            self._outbox.put(wire.encode_line({"id": submit.id, "attempt": submit.attempt, "error": busy}))
+            return
+        attempt = Attempt(spec, submit.id, args, kwargs, claimant, attempt=submit.attempt)
+        attempt.seq = submit.seq
+        attempt.final_only = submit.final_only
+        attempt.may_retry = True
+        if spec.options.run_in == "process":
+            attempt.raw = submit.args
+        claimant.hold(attempt)
+        house.executor.start(attempt)
+
+    def _submit_directly(self, submit: Submit) -> None:
+        if submit.delay:
+            raise BadRequest('"delay" is for the gateway, which can keep a task; a worker runs it at once')
+        if submit.id in self._attempts:
+            raise IdConflict(submit.id)
+        spec = self._house.registry.get(submit.function)
+        args, kwargs = spec.bind(submit.args)
+        if self._house.draining or not self._house.executor.slots.take_directly(spec):
+            raise Busy("all slots of this worker are taken", 1.0)
+        attempt = Attempt(spec, submit.id, args, kwargs, self._sink)
+        attempt.final_only = submit.final_only
+        attempt.raw = submit.args
+        self._attempts[submit.id] = attempt
+        if submit.cancel_on_disconnect:
+            self._cancel_at_end.add(submit.id)
+        self._house.executor.start(attempt)
+
+    def _forget(self, attempt: Attempt) -> None:
+        """A task of the full form is over; the last one lets a connection end whose caller has closed its side."""
+        self._attempts.pop(attempt.id, None)
+        self._cancel_at_end.discard(attempt.id)
+        if not self._attempts and self._over is not None:
+            self._over.set()
+
+    # The other requests.
+
+    def _cancel(self, message: dict[str, Any]) -> None:
+        self._house.executor.cancel(self._attempt(message))
+
+    def _attempt(self, message: dict[str, Any]) -> Attempt:
+        task_id = check_id(message.get("id"))
+        if self._claimant is not None:
+            attempt = self._claimant.attempts.get((task_id, read_whole(message, "attempt", 1, 1_000_000)))
+        else:
+            attempt = self._attempts.get(task_id)
+        if attempt is None:
+            raise UnknownTask(task_id)
+        return attempt
+
+    def _recall(self, message: dict[str, Any]) -> None:
+        attempt = self._attempt(message)
+        if self._claimant is not None and self._house.executor.recall(attempt):
+            del self._claimant.attempts[attempt.id, attempt.attempt]
+            self._outbox.put(event_line(attempt.id, Event.RETURNED, attempt.seq, attempt.attempt) + b"\n")
+
+    def _ack(self, message: dict[str, Any]) -> None:
+        if self._claimant is not None:
+            self._claimant.acknowledge(read_whole(message, "ack", 0, 1 << 53))
+
+    def _describe(self, message: dict[str, Any]) -> None:
+        self._outbox.put(wire.encode_line({"describe": self._house.describe()}))
+
+    def _ping(self, message: dict[str, Any]) -> None:
+        self._outbox.put(wire.encode_line({"pong": message["ping"]}))
+
+    def _claim(self, message: dict[str, Any]) -> None:
+        """A gateway: `{"claim": [[id, attempt, seq], …], "journal": id}` is the first that it says on a connection."""
+        self._claimant = self._house.claimant(check_id(message.get("journal")))
+        self._claimant.attach(self._outbox, _checked_claims(message["claim"]))
+
+
+def _checked_claims(claims: Any) -> list[tuple[str, int, int]]:
+    if type(claims) is not list:
+        raise BadRequest('"claim" wants an array of [id, attempt, seq]')
+    checked = []
+    for claim in claims:
+        if type(claim) is not list or [type(part) for part in claim] != [str, int, int]:
+            raise BadRequest('"claim" wants an array of [id, attempt, seq]')
+        checked.append((check_id(claim[0]), claim[1], claim[2]))
+    return checked

@@ -1,0 +1,172 @@
+"""A worker process: the Text server. It accepts, reads, runs and answers; everything else has a room of its own, and is joined here.
+
+Two doors: the shared listener, where callers and remote gateways meet whichever process is idle, and this process's own socket in the run
+directory, where the local gateway finds just this one.
+"""
+
+import logging
+import os
+import signal
+import socket as stdlib_socket
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import socket
+from gevent.event import Event as Signal
+
+from app.rundir import RunDirectory
+from app.settings import Settings
+from app.turn import Turn
+from workers.claims import Claimant
+from workers.connection import Connection
+from workers.executor import Executor
+from workers.process import ProcessPool
+from workers.registry import REGISTRY
+from workers.slots import Slots
+from workers.watchdog import Watchdog
+
+log = logging.getLogger(__name__)
+
+STAND_BACK = 0.05
+"""Seconds that a process whose slots are all taken lets pass before it accepts, so that an idle one gets there first."""
+
+_EXPIRE_EVERY = 5.0
+_ACKS_WITHIN = 2.0
+
+
+class Worker:
+    """One worker process: what its connections share, and its life from the first accept to the last report."""
+
+    def __init__(self, settings: Settings, name: str, siblings: int) -> None:
+        self.loop = gevent.get_hub().loop
+        self.turn = Turn(self.loop)
+        self.registry = REGISTRY
+        self.max_line = settings.max_line
+        self.draining = False
+        self.name = name
+        self.instance = uuid.uuid4().hex
+        self._siblings = siblings
+        self._graceful = settings.graceful
+        self._rundir = RunDirectory(settings.run_dir)
+        self._processes = ProcessPool(str(settings.data_dir), settings.tasks, settings.task)
+        slots = Slots(settings.concurrency, settings.process_slots)
+        self.executor = Executor(self.loop, slots, self._processes, name, str(settings.data_dir), settings.max_result, settings.tracebacks)
+        self._watchdog = Watchdog(self.loop, settings.hang_limit, settings.run_dir / f"{name}-{os.getpid()}.stack")
+        self._claimants: dict[str, Claimant] = {}
+        self._connections: set[Connection] = set()
+        self._stop = Signal()
+        self._fast = False
+
+    def serve(self, listener: stdlib_socket.socket, ready: Callable[[], None]) -> None:
+        """Accept until told to stop; then let what runs end, for as long as `--graceful` says."""
+        own = self._rundir.listen(self.instance)
+        doors = [gevent.spawn(self._accept, _Door(listener), STAND_BACK), gevent.spawn(self._accept, _Door(own), 0)]
+        expiry = gevent.spawn(self._expire)
+        gevent.signal_handler(signal.SIGTERM, self._stop.set)
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            gevent.signal_handler(number, self._stop_at_once)
+        self._watchdog.start()
+        ready()
+        self._stop.wait()
+        self.draining = True
+        gevent.killall([*doors, expiry])
+        self._drain()
+        self._rundir.forget(self.instance)
+        self._processes.close()
+        self._watchdog.stop()
+
+    def claimant(self, journal: str) -> Claimant:
+        """The gateway that has this journal."""
+        return self._claimants.setdefault(journal, Claimant(journal))
+
+    def describe(self) -> dict[str, Any]:
+        """The catalogue, and what a gateway wants to know of this process."""
+        slots = self.executor.slots
+        return {
+            "functions": self.registry.catalogue(),
+            "instance": self.instance,
+            "pid": os.getpid(),
+            "name": self.name,
+            "slots": slots.most,
+            "process_slots": slots.most_processes,
+            "siblings": self._siblings,
+        }
+
+    def _accept(self, door: "_Door", stand_back: float) -> None:
+        while True:
+            door.wait()
+            if self.executor.slots.full and stand_back:
+                gevent.sleep(stand_back)
+            sock = door.accept()
+            if sock is not None:
+                gevent.spawn(self._converse, sock)
+
+    def _converse(self, sock: Any) -> None:
+        connection = Connection(sock, self)
+        self._connections.add(connection)
+        try:
+            connection.run()
+        finally:
+            self._connections.discard(connection)
+
+    def _expire(self) -> None:
+        while True:
+            gevent.sleep(_EXPIRE_EVERY)
+            for claimant in list(self._claimants.values()):
+                if claimant.expire():
+                    del self._claimants[claimant.journal]
+
+    def _stop_at_once(self) -> None:
+        self._fast = True
+        self._stop.set()
+
+    def _drain(self) -> None:
+        """Idle connections close at once; the others once what they asked for has ended, and a gateway has taken note of it."""
+        for connection in list(self._connections):
+            if connection.idle:
+                connection.close()
+        if self._fast:
+            return
+        with gevent.Timeout(self._graceful, False):
+            while self.executor.slots.used:
+                gevent.sleep(0.02)
+        with gevent.Timeout(_ACKS_WITHIN, False):
+            while any(claimant.unacknowledged for claimant in self._claimants.values()):
+                gevent.sleep(0.02)
+
+
+class _Door:
+    """A listener that takes one connection at a time, because other processes wait at the same one."""
+
+    def __init__(self, listener: stdlib_socket.socket) -> None:
+        self._socket = socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
+        self._socket.setblocking(False)
+        self._readable = gevent.get_hub().loop.io(self._socket.fileno(), 1)
+        self.tcp = self._socket.family != socket.AF_UNIX
+
+    def wait(self) -> None:
+        """Block until somebody waits to be accepted."""
+        gevent.get_hub().wait(self._readable)
+
+    def accept(self) -> Any:
+        """The connection; None where another process was faster."""
+        try:
+            connection, _ = self._socket.accept()
+            if self.tcp:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (BlockingIOError, ConnectionError):
+            return None
+        except OSError as error:  # out of file descriptors, most likely
+            log.error("accept-failed: %s", error)
+            gevent.sleep(STAND_BACK)
+            return None
+        return connection
+
+
+def serve(settings: Settings, listener: stdlib_socket.socket, name: str, siblings: int, ready: Callable[[], None]) -> None:
+    """The role: load the tasks (raises `SettingsError` where one does not load), then serve until SIGTERM, SIGINT or SIGQUIT."""
+    REGISTRY.load(settings.tasks, settings.task)
+    REGISTRY.freeze()
+    Worker(settings, name, siblings).serve(listener, ready)

@@ -1,0 +1,128 @@
+"""Finds what blocks the hub of a worker, names it, and ends it where it is over its limit. Works without a master.
+
+A native thread watches a beat that the hub makes. When the hub has not turned for `BLOCKED_AFTER`, it signals the main thread: the Python
+handler runs in the very greenlet that blocks, so it knows the task, has the stack, and can raise there. C code that holds the GIL runs no
+handler: faulthandler, armed again by every beat and every handler, then writes the stack to a file and ends the process.
+"""
+
+import faulthandler
+import logging
+import signal
+import time
+import traceback
+import types
+from pathlib import Path
+from typing import Any
+
+from gevent.monkey import get_original
+
+from app.messages import State
+from workers.attempt import Attempt
+from workers.context import CURRENT, TimeLimitExceeded
+
+log = logging.getLogger(__name__)
+
+BEAT_EVERY = 0.05
+BLOCKED_AFTER = 0.25
+"""Seconds without a turn of the hub after which whatever holds it is named."""
+
+_REARM_EVERY = 1.0
+_ROOT = Path(__file__).resolve().parent.parent
+_HOUSE = (f"{_ROOT / 'app'}/", f"{_ROOT / 'workers'}/")
+_TASKS = f"{_ROOT / 'workers' / 'tasks'}/"
+
+_start_native_thread = get_original("_thread", "start_new_thread")
+_native_thread_id = get_original("_thread", "get_ident")
+_native_sleep = get_original("time", "sleep")
+
+
+class Watchdog:
+    """Watches the hub of this process. `hang_limit`: seconds after which a process in which no Python runs any more is ended; 0 for never."""
+
+    def __init__(self, loop: Any, hang_limit: float, stack_file: Path) -> None:
+        self._hang_limit = hang_limit
+        self._stack_file = stack_file
+        self._stacks = stack_file.open("w")
+        self._main = 0
+        self._beat_at = time.monotonic()
+        self._armed_at = 0.0
+        self._named = False
+        self._timer = loop.timer(BEAT_EVERY, BEAT_EVERY)
+        self._watching = False
+
+    def start(self) -> None:
+        """Begin to watch the thread that calls this: the main one."""
+        self._main = _native_thread_id()
+        signal.signal(signal.SIGUSR2, self._blocked)
+        self._beat()
+        self._timer.start(self._beat)
+        self._watching = True
+        _start_native_thread(self._watch, ())
+
+    def stop(self) -> None:
+        """Stop watching; a stack file that says nothing is removed."""
+        self._watching = False
+        self._timer.stop()
+        faulthandler.cancel_dump_traceback_later()
+        if self._stack_file.stat().st_size == 0:
+            self._stack_file.unlink()
+
+    def _beat(self) -> None:
+        """In the hub."""
+        self._beat_at = time.monotonic()
+        self._named = False
+        if self._beat_at - self._armed_at > _REARM_EVERY:
+            self._arm()
+
+    def _arm(self) -> None:
+        self._armed_at = time.monotonic()
+        if self._hang_limit:
+            faulthandler.dump_traceback_later(self._hang_limit, exit=True, file=self._stacks)
+
+    def _watch(self) -> None:
+        """In a native thread."""
+        while self._watching:
+            _native_sleep(BEAT_EVERY)
+            if time.monotonic() - self._beat_at > BLOCKED_AFTER:
+                signal.pthread_kill(self._main, signal.SIGUSR2)
+                _native_sleep(BLOCKED_AFTER - BEAT_EVERY)
+
+    def _blocked(self, number: int, frame: types.FrameType | None) -> None:
+        """The signal's handler: in the main thread, in the greenlet that holds the hub, between two steps of its Python code."""
+        now = time.monotonic()
+        held = now - self._beat_at
+        if held < BLOCKED_AFTER:
+            return
+        self._arm()  # Python runs here, so this is not what the hang limit is for
+        context = CURRENT.get()
+        attempt = context if isinstance(context, Attempt) and context.state is State.RUNNING else None
+        if not self._named:
+            self._named = True
+            _name(attempt, held, frame)
+        if attempt is not None and attempt.deadline and now > attempt.deadline and _in_the_task(frame):
+            attempt.interrupt = attempt.interrupt or TimeLimitExceeded("over its time limit, and it held the hub")
+            raise attempt.interrupt
+
+
+def _name(attempt: Attempt | None, held: float, frame: types.FrameType | None) -> None:
+    stack = "".join(traceback.format_stack(frame, limit=20))
+    if attempt is None:
+        log.warning("hub-blocked: something other than a task has held it for %.2f s\n%s", held, stack)
+        return
+    log.warning(
+        'hub-blocked: %s has held the hub for %.2f s, and every other task with it; give it @task(run_in="thread") or "process"\n%s',
+        attempt.function,
+        held,
+        stack,
+        extra={"task": attempt.id},
+    )
+
+
+def _in_the_task(frame: types.FrameType | None) -> bool:
+    """Whether no code of ours is between the task and where it is: an exception there would leave us in a half-done step."""
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if name.startswith(_HOUSE) and not name.startswith(_TASKS):
+            return frame.f_code.co_name in ("_call", "_drain")
+        frame = frame.f_back
+    return False
