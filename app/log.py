@@ -52,4 +52,4 @@ class _Formatter(logging.Formatter):
 
 
 def _barred(text: str) -> str:
-    return "\n".join(f"  | {one_line(line)}" for line in text.split("\n"))
+    return "\n".join(f"  | {one_line(line.expandtabs())}" for line in text.split("\n"))

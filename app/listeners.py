@@ -1,0 +1,67 @@
+"""Sockets that listen: bound before anything is forked, so that an address which is taken is known at once. Nothing is accepted here."""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+
+from app.address import Address
+from app.errors import SettingsError
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted (the kernel may allow fewer)."""
+
+
+def listen(address: Address, flag: str) -> socket.socket:
+    """A socket bound to this address, listening and non-blocking.
+
+    Raises `SettingsError`, naming the flag, where the address cannot be had.
+    """
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        _bind(sock, address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise SettingsError(f"{flag}: cannot listen on {address}: {error.strerror or error}") from None
+    sock.setblocking(False)  # inherited by the children: where another process wins the accept, a blocking one would hold the hub
+    return sock
+
+
+def _bind(sock: socket.socket, address: Address) -> None:
+    if address.path:
+        _remove_stale(address.path)
+        before = os.umask(0o177)
+        try:
+            sock.bind(address.sockaddr)
+        finally:
+            os.umask(before)
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(address.sockaddr)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that nobody listens on any more; anything else stays, and the bind fails."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            if probe.connect_ex(path) != errno.ECONNREFUSED:
+                return
+        os.unlink(path)
+
+
+def address_of(sock: socket.socket) -> Address:
+    """Where a listener really is: port 0 resolved."""
+    name = sock.getsockname()
+    return Address("", 0, name) if isinstance(name, str) else Address(name[0], name[1])
+
+
+def forget(address: Address) -> None:
+    """Remove the name of a unix socket whose listener is gone for good."""
+    if address.path:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(address.path)

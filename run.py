@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+"""The command line: parse, choose a role, go. What a role does is not here; role functions import it after the fork and the patching."""
+
+import functools
+import logging
+import os
+import sys
+from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+
+from app import listeners, log, settings
+from app.address import Address
+from app.child import EXIT_ORPHANED, EXIT_SETTINGS, Child, live
+from app.errors import SettingsError
+from app.master import Master, Role
+from app.settings import Settings
+
+DESCRIPTION = """\
+Hands tasks off from WebSocket clients to a pool of worker processes.
+
+commands:
+  start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too
+  gateway   one gateway process; without --pool it uses the workers that run in the same data directory
+  worker    one worker process
+
+Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the command line says; the exit code."""
+    try:
+        flags = _parser().parse_args(argv)
+        chosen = settings.from_flags(flags, os.environ)
+        _make_directories(chosen)
+        return COMMANDS[flags.command](chosen)
+    except SettingsError as error:
+        print(f"handoff: {log.one_line(error.message)}", file=sys.stderr)
+        return EXIT_SETTINGS
+
+
+def _parser() -> ArgumentParser:
+    usage = "run.py [start|gateway|worker] [--flag VALUE ...]"
+    parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("command", nargs="?", default="start", choices=COMMANDS, help=SUPPRESS)
+    return parser
+
+
+def start(chosen: Settings) -> int:
+    """The gateway and the workers under a master; stays until all of them have ended."""
+    log.configure("master", chosen.log_level)
+    if os.geteuid() == 0:
+        logging.getLogger(__name__).warning("running as root: tasks may do anything on this machine; start it as a user of its own")
+    roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
+    addresses = {role.name: listeners.address_of(role.listener) for role in roles}
+    try:
+        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses)).run()
+    finally:
+        for address in addresses.values():
+            listeners.forget(address)
+
+
+def _workers(chosen: Settings) -> list[Role]:
+    if chosen.pool and "workers" not in chosen.given:
+        return []
+    run = functools.partial(run_worker, chosen, chosen.workers)
+    return [Role("worker", chosen.workers, listeners.listen(chosen.text, "--text"), run)]
+
+
+def gateway(chosen: Settings) -> int:
+    """One gateway, in this very process."""
+    listener = listeners.listen(chosen.ws, "--ws")
+    announce = functools.partial(_announce, {"gateway": listeners.address_of(listener)})
+    live(Child("gateway", listener, announce), functools.partial(run_gateway, chosen), chosen.log_level)
+
+
+def worker(chosen: Settings) -> int:
+    """One worker, in this very process."""
+    listener = listeners.listen(chosen.text, "--text")
+    announce = functools.partial(_announce, {"worker": listeners.address_of(listener)})
+    live(Child(f"worker-{os.getpid()}", listener, announce), functools.partial(run_worker, chosen, 1), chosen.log_level)
+
+
+def run_gateway(chosen: Settings, child: Child) -> None:
+    """The role of the gateway: returns when it has ended."""
+    _patch(child)
+    from app.gateway.server import serve
+
+    serve(chosen, child.listener, child.ready)
+
+
+def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
+    """The role of a worker, one of so many: returns when it has ended."""
+    _patch(child)
+    from workers.server import serve
+
+    serve(chosen, child.listener, child.name, siblings, child.ready)
+
+
+def _patch(child: Child) -> None:
+    """Make blocking code cooperative, before any of it is imported, and leave when the master has gone."""
+    from gevent import get_hub, monkey
+
+    monkey.patch_all()
+    if child.lifeline >= 0:
+        child.watcher = get_hub().loop.io(child.lifeline, 1, ref=False)
+        child.watcher.start(os._exit, EXIT_ORPHANED)
+
+
+def _announce(addresses: dict[str, Address]) -> None:
+    lines = []
+    if address := addresses.get("gateway"):
+        lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws://{address}/ws")
+    if address := addresses.get("worker"):
+        lines.append(f"workers listening on {address}" if address.path else f"workers listening on text://{address}")
+    if (address := addresses.get("gateway")) and not address.path:
+        lines.append(f"page at http://{address}/")
+    print(*lines, "ready", sep="\n", flush=True)
+
+
+def _make_directories(chosen: Settings) -> None:
+    for path in (chosen.data_dir, chosen.run_dir):
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
+
+
+COMMANDS = {"start": start, "gateway": gateway, "worker": worker}
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
