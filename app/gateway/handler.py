@@ -1,0 +1,101 @@
+"""One connection served by one's own handlers, each message in a greenlet of its own, boundedly many at once."""
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final
+
+import gevent
+from gevent.event import Event
+
+from app.errors import Forbidden, Unavailable
+from app.gateway.frames import BINARY
+from app.gateway.handshake import Opener, Runner
+from app.gateway.hooks import Hooks
+from app.gateway.websocket import Connection
+
+log = logging.getLogger(__name__)
+
+MOST_RUNNING: Final = 100
+"""Messages of one connection that are handled at once; more wait, in order."""
+
+_OVERHEAD: Final = 100
+
+
+def opener(hooks: Hooks, most_waiting: int) -> Opener:
+    """Serves connections with these handlers. Past `most_waiting` bytes of messages that wait, a connection is not read from."""
+
+    def open_connection(connection: Connection, environ: Mapping[str, Any]) -> Runner:
+        if hooks.connect is not None and hooks.connect(connection, environ) is False:
+            raise Forbidden("this connection was refused")
+        return HandlerSession(hooks, connection, most_waiting).run
+
+    return open_connection
+
+
+class HandlerSession:
+    """Reads one connection and has its messages handled; `busy` says how many are."""
+
+    __slots__ = ("_connection", "_hooks", "_most_waiting", "_room", "_waiting", "_waiting_bytes", "busy")
+
+    def __init__(self, hooks: Hooks, connection: Connection, most_waiting: int) -> None:
+        self._hooks = hooks
+        self._connection = connection
+        self._most_waiting = most_waiting
+        self._waiting: deque[str | bytes] | None = None
+        self._waiting_bytes = 0
+        self._room: Event | None = None
+        self.busy = 0
+
+    def run(self) -> None:
+        """Until the connection is over. Messages that came before its end are still handled."""
+        while (messages := self._connection.read()) is not None:
+            for opcode, payload in messages:
+                if opcode == BINARY and not self._hooks.binary:
+                    self._connection.close(1003, "binary messages are not taken here")
+                    break
+                self._take(payload)
+            if self._waiting_bytes > self._most_waiting:
+                self._room = Event()
+                self._room.wait()
+        if self._hooks.close is not None:
+            gevent.spawn(self._guarded, self._hooks.close, self._connection)
+
+    def _take(self, message: str | bytes) -> None:
+        if self.busy < MOST_RUNNING:
+            self.busy += 1
+            gevent.spawn(self._handle, message)
+            return
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(message)
+        self._waiting_bytes += len(message) + _OVERHEAD
+
+    def _handle(self, message: str | bytes) -> None:
+        try:
+            self._guarded(self._hooks.message, self._connection, message)
+        finally:
+            self._next()
+
+    def _next(self) -> None:
+        """The greenlet that is done makes place for the message that has waited longest."""
+        if not self._waiting:
+            self.busy -= 1
+            return
+        message = self._waiting.popleft()
+        self._waiting_bytes -= len(message) + _OVERHEAD
+        if self._room is not None and self._waiting_bytes <= self._most_waiting >> 1:
+            self._room.set()
+            self._room = None
+        gevent.spawn(self._handle, message)
+
+    def _guarded(self, handler: Any, *args: Any) -> None:
+        """What a handler raises ends this message, not the connection."""
+        about = {"connection": self._connection.id}
+        try:
+            handler(*args)
+        except Exception as error:
+            if isinstance(error, Unavailable) and self._connection.closed:
+                log.info("handler-stopped: the connection is closed", extra=about)
+            else:
+                log.exception("handler-failed", extra=about)
