@@ -1,9 +1,10 @@
 """What clients ask of a gateway, and what is answered: submit, cancel, attach, list, describe. The rooms of the promise are joined here.
 
-How it is kept: what happens to a task, and the commit before anybody is told, is `app/ledger.py`; what workers report, `app/reports.py`; who
-they are, `app/pool.py`; whose turn it is, `app/fairness.py`; what lasts, `app/journal.py`.
+How it is kept: what happens to a task, and the commit before anybody is told, is `app/ledger.py`; what workers report, `app/reports.py`;
+who they are, `app/pool.py`; whose turn it is, `app/fairness.py`; what lasts, `app/journal.py`.
 """
 
+import time
 import uuid
 from typing import Any
 
@@ -49,11 +50,10 @@ class Dispatcher:
     def drain(self, timeout: float) -> bool:
         """Accept nothing more, and block until no task is left; False after `timeout` seconds."""
         self._draining = True
-        with gevent.Timeout(timeout, False):
-            while self._ledger.live:
-                gevent.sleep(0.02)
-            return True
-        return False
+        deadline = time.monotonic() + timeout
+        while self._ledger.live and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        return not self._ledger.live
 
     def stop(self) -> None:
         """Let go of the workers."""

@@ -1,7 +1,7 @@
 """What was accepted, what was said of it, and what its result was: the interface that dispatch speaks to, and the journal in memory.
 
-`commit` takes all that happened in one turn and completes later, in the order of the calls; nothing of a batch is shown to anybody before it
-is complete. Reading may block the greenlet that asks. What the records lead to is decided in `app/dispatch.py`.
+`commit` takes all that happened in one turn and completes later, in the order of the calls; nothing of a batch is shown to anybody
+before it is complete. Reading may block the greenlet that asks. What the records lead to is decided in `app/dispatch.py`.
 """
 
 import enum
@@ -87,7 +87,8 @@ class _Entry:
 
 
 class MemoryJournal:
-    """A journal that lasts as long as its process. Finished tasks are kept for `KEPT_FOR`, as far as `KEPT_TASKS` and `KEPT_BYTES` allow."""
+    """A journal that lasts as long as its process. Finished tasks are kept for `KEPT_FOR`, as far as `KEPT_TASKS` and `KEPT_BYTES`
+    allow."""
 
     def __init__(self, journal_id: str) -> None:
         self.id = journal_id

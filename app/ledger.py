@@ -1,7 +1,7 @@
 """The tasks that are not over, the queue they wait in, and what happened to them in this turn: committed as one batch at its end.
 
-Memory leads: a state changes the moment something happens. What leaves this process because of it (an event to a client, a line to a worker,
-an acknowledgement) follows the commit. Who asked and why is not known here.
+Memory leads: a state changes the moment something happens. What leaves this process because of it (an event to a client, a line to a
+worker, an acknowledgement) follows the commit. Who asked and why is not known here.
 """
 
 import itertools
@@ -190,7 +190,8 @@ class Ledger:
             del self.live[task.key]
 
     def _send(self, task: Any, link: Link) -> None:
-        """The first byte of a task leaves for a worker; where that is lost, or the task was cancelled, while the commit was under way: not."""
+        """The first byte of a task leaves for a worker; where that is lost, or the task was cancelled, while the commit was under way:
+        not."""
         if task.link is not link or task.sent:
             return
         try:

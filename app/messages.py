@@ -1,6 +1,7 @@
 """What is said of a task: the task itself, the requests, the events, the states, and the one table of how a state follows another.
 
-Values and their checks only: who sends them, keeps them or acts on them is found in other rooms. `TRANSITIONS` is read by dispatch and by its tests.
+Values and their checks only: who sends them, keeps them or acts on them is found in other rooms. `TRANSITIONS` is read by dispatch and
+by its tests.
 """
 
 import enum

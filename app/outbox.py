@@ -1,4 +1,5 @@
-"""Bytes on their way out of one socket: queued by anyone without blocking, written once a turn of the loop. What they mean is not known here.
+"""Bytes on their way out of one socket: queued by anyone without blocking, written once a turn of the loop. What they mean is not known
+here.
 
 A writer exists only while the socket does not take what is queued: a watcher of the loop, not a greenlet.
 """

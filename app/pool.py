@@ -232,19 +232,23 @@ class Pool:
     def _come_back(self, link: Link, address: Address, patience: float) -> None:
         """Find the process again after its connection was lost; give it up where nobody is there, or not in time."""
         wait = _BACK_OFF[0]
-        while self.links.get(link.instance) is link and link.connection is None:
-            refused = False
-            try:
-                self._meet(address, link.local)
-            except HandoffError as error:
-                refused = isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
+        while self.links.get(link.instance) is link:
+            nobody = self._nobody_there(address, link.local)
             if link.connection is not None:
                 return
-            if refused or time.monotonic() - link.lost_at >= patience:
+            if nobody or time.monotonic() - link.lost_at >= patience:
                 self._give_up(link)
                 return
             gevent.sleep(wait)
             wait = min(wait * 2, 1.0)
+
+    def _nobody_there(self, address: Address, local: bool) -> bool:
+        """Meet whoever answers at the address; whether nobody listens there at all."""
+        try:
+            self._meet(address, local)
+        except HandoffError as error:
+            return isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
+        return False
 
     def _give_up(self, link: Link) -> None:
         if self.links.get(link.instance) is not link:

@@ -22,8 +22,9 @@ class Watcher(Protocol):
 
 
 class Task:
-    """`seq` is the number of the last event, `kept` of the last that is in the journal; `queued` says whether it stands in the queue (or waits
-    for its time), `link` is the worker that has it, and `sent` whether anything of it may have left for there. Times are of the monotonic clock but for `accepted_at`."""
+    """`seq` is the number of the last event, `kept` of the last that is in the journal; `queued` says whether it stands in the queue (or
+    waits for its time), `link` is the worker that has it, and `sent` whether anything of it may have left for there. Times are of the
+    monotonic clock but for `accepted_at`."""
 
     __slots__ = (
         "accepted_at",

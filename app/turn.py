@@ -1,7 +1,7 @@
 """What is to be done at the end of this turn of the event loop, once, however often it was asked for in the turn.
 
-Sockets that became readable are all read in one turn; what they led to (a commit, one write per peer) is then done for all of them together.
-Everything here runs in the hub: what is added must not block.
+Sockets that became readable are all read in one turn; what they led to (a commit, one write per peer) is then done for all of them
+together. Everything here runs in the hub: what is added must not block.
 """
 
 import logging

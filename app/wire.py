@@ -1,7 +1,8 @@
 """The Text codec, sans-IO: bytes in, lines out; JSON that is exact, finite and bounded. No sockets and no meaning of messages here.
 
-A line is one JSON object in UTF-8, ended by `\\n`. Decoding uses the standard library's C scanner, because it is strict (RFC 8259) and exact
-where ujson is lenient (it takes `-`, NaN, 1e999 and lone surrogates); encoding uses ujson, which is three times as fast. Both are linear.
+A line is one JSON object in UTF-8, ended by `\\n`. Decoding uses the standard library's C scanner, because it is strict (RFC 8259) and
+exact where ujson is lenient (it takes `-`, NaN, 1e999 and lone surrogates); encoding uses ujson, which is three times as fast. Both are
+linear.
 """
 
 import json
@@ -96,7 +97,8 @@ def decode_text(text: str) -> Any:
 
 
 def encode(value: Any) -> bytes:
-    """One value as JSON in UTF-8. Raises `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates, cycles and depth."""
+    """One value as JSON in UTF-8. Raises `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates,
+    cycles and depth."""
     try:
         if type(value) in _SCALARS or _is_plain(value, MAX_DEPTH - 2):
             return _fast(value).encode()
@@ -181,5 +183,5 @@ def _explain_or_decode(text: str) -> tuple[Any, int]:
 
 
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
-_scan = _DECODER.scan_once
+_scan = _DECODER.scan_once  # type: ignore[attr-defined]
 _strict = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode

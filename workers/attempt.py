@@ -15,7 +15,8 @@ from workers.context import Retry, TaskContext, TimeLimitExceeded, progress_fiel
 from workers.registry import Function, Options
 
 PROGRESS_EVERY = 0.1
-"""Seconds between two progress events of one attempt, at least; a thousandth of its age once that is more, so that a day fits in the log."""
+"""Seconds between two progress events of one attempt, at least; a thousandth of its age once that is more, so that a day fits in the
+log."""
 
 MAX_EVENTS = 10_000
 MAX_EVENT_BYTES = 16 * 1024 * 1024
@@ -125,7 +126,8 @@ class Attempt(TaskContext):
             self._timer.start(self._say_pending)
 
     def output(self, value: Any) -> None:
-        """One value that a generator task yields; blocks where the receiver is far behind. Raises `TooLarge` past what is kept of a task."""
+        """One value that a generator task yields; blocks where the receiver is far behind. Raises `TooLarge` past what is kept of a
+        task."""
         self.check()
         if self.final_only:
             return

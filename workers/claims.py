@@ -1,5 +1,5 @@
-"""A gateway as a worker knows it: by its journal's id, not by its connection. Its tasks run on when the connection is lost, and what was said
-of them is kept until it is acknowledged, or too old, or too much.
+"""A gateway as a worker knows it: by its journal's id, not by its connection. Its tasks run on when the connection is lost, and what was
+said of them is kept until it is acknowledged, or too old, or too much.
 
 What the lines say is made in `workers/attempt.py`; the connection that carries them is in `workers/connection.py`.
 """
@@ -62,7 +62,8 @@ class Claimant:
         self.attempts[attempt.id, attempt.attempt] = attempt
 
     def refuse(self, task_id: str, seq: int, attempt: int, error: HandoffError) -> None:
-        """End a task that cannot even begin (an unknown function, wrong arguments): for the gateway it was accepted, so this is its report."""
+        """End a task that cannot even begin (an unknown function, wrong arguments): for the gateway it was accepted, so this is its
+        report."""
         if self._outbox is not None:
             self._outbox.put(ending_line(task_id, Event.FAILED, seq + 1, attempt, error) + b"\n")
             self._sent.append(None)

@@ -1,6 +1,7 @@
 """Runs tasks on slots: in greenlets of this process, in native threads, or in processes of their own; every ending becomes one final event.
 
-What is run is an `Attempt`; where it came from and where its events go is not known here. How a process of its own is kept: `workers/process.py`.
+What is run is an `Attempt`; where it came from and where its events go is not known here. How a process of its own is kept:
+`workers/process.py`.
 """
 
 import logging
@@ -76,7 +77,8 @@ class Executor:
             self.interrupt(attempt, TaskCancelled("cancelled"))
 
     def interrupt(self, attempt: Attempt, interrupt: Interrupt) -> None:
-        """Raise it inside the task, now; again each `INSIST_AFTER` while the task goes on all the same. Call it in the hub or a greenlet."""
+        """Raise it inside the task, now; again each `INSIST_AFTER` while the task goes on all the same. Call it in the hub or a
+        greenlet."""
         if attempt.state is not State.RUNNING:
             return
         if attempt.interrupt is None:
@@ -86,8 +88,8 @@ class Executor:
         else:
             self._loop.run_callback(self._throw, attempt)
 
-    # Greenlets. One runner works through the inbox; the moment a task of it blocks, the hub lets another runner go on with the rest. So tasks
-    # that never block cost no switch, and those that do have a greenlet each. A runner whose task blocked is not used again: what
+    # Greenlets. One runner works through the inbox; the moment a task of it blocks, the hub lets another runner go on with the rest. So
+    # tasks that never block cost no switch, and those that do have a greenlet each. A runner whose task blocked is not used again: what
     # that task left behind in its greenlet (a timer not cancelled, say) must not reach the next task.
 
     def _hand_over_soon(self) -> None:
@@ -149,7 +151,7 @@ class Executor:
                     timer.close()
             if attempt.state is State.RUNNING:
                 attempt.succeed(result, self._max_result)
-        except BaseException as error:  # a task may raise anything, SystemExit and GreenletExit included
+        except BaseException as error:  # noqa: BLE001 - a task may raise anything, SystemExit and GreenletExit included
             self._ended_with(attempt, error)
         finally:
             self.running.discard(attempt)
@@ -231,7 +233,7 @@ class Executor:
         CURRENT.set(attempt)
         try:
             outcome[:] = True, self._call(attempt)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again by the greenlet that waits
             outcome[:] = False, error
         finally:
             CURRENT.set(None)

@@ -1,4 +1,5 @@
-"""A process of its own for tasks: a clean interpreter, unpatched, one task at a time. Started by `workers/process.py`; ends when that closes.
+"""A process of its own for tasks: a clean interpreter, unpatched, one task at a time. Started by `workers/process.py`; ends when that
+closes.
 
 Lines in: what to load, then one task after the other. Lines out: its progress, its outputs, and one ending. SIGUSR1 cancels the task that
 runs, SIGUSR2 says that its time is up.
@@ -112,7 +113,9 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to the whole group; the worker decides when this ends
     for number in _LATE:
         signal.signal(number, _interrupt)
-    channel = Channel(socket.socket(fileno=fd))
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(True)
+    channel = Channel(sock)
     messages = channel.lines()
     load = next(messages)
     sys.path[:] = load["path"]

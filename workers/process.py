@@ -1,6 +1,8 @@
-"""Processes of their own for tasks: clean interpreters (exec, never a bare fork), one task at a time, killable, kept warm. The parent's side.
+"""Processes of their own for tasks: clean interpreters (exec, never a bare fork), one task at a time, killable, kept warm. The parent's
+side.
 
-They speak the Text protocol over a socket pair; their side is `workers/isolated.py`. How many there may be is counted in `workers/slots.py`.
+They speak the Text protocol over a socket pair; their side is `workers/isolated.py`. How many there may be is counted in
+`workers/slots.py`.
 """
 
 import logging
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 GRACE = 2.0
 """Seconds that a task in a process has to end after its interrupt, before the process is killed."""
 
+_NOT_IN_TIME = object()
 _MAX_LINE = 64 * 1024 * 1024
 _ROOT = str(Path(__file__).resolve().parent.parent)
 
@@ -54,7 +57,8 @@ class ProcessPool:
         self._all: set[_Process] = set()
 
     def run(self, attempt: Attempt) -> Any:
-        """Run it in an idle process, or a new one; blocks this greenlet. Returns or raises what the task did, `ProcessDied` where that died."""
+        """Run it in an idle process, or a new one; blocks this greenlet. Returns or raises what the task did, `ProcessDied` where that
+        died."""
         process = self._idle.pop() if self._idle else self._start()
         try:
             result = process.run(attempt)
@@ -128,10 +132,11 @@ class _Process:
         """Raise the interrupt over there, and kill the process where that does not end the task."""
         with suppress(ProcessLookupError):
             self._popen.send_signal(signal.SIGUSR1 if isinstance(interrupt, TaskCancelled) else signal.SIGUSR2)
-        with gevent.Timeout(GRACE, False):
-            return self._follow(attempt)
-        self.kill()
-        raise interrupt
+        outcome = gevent.with_timeout(GRACE, self._follow, attempt, timeout_value=_NOT_IN_TIME)
+        if outcome is _NOT_IN_TIME:
+            self.kill()
+            raise interrupt
+        return outcome
 
     def _hard_limit(self, attempt: Attempt) -> "_HardLimit":
         return _HardLimit(self, attempt.spec.options.hard_limit)

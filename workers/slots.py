@@ -1,7 +1,7 @@
 """How many tasks run at once in one worker process, and who waits for a place. Counting only; what runs in a slot is not known here.
 
-Two kinds: slots for tasks in greenlets and threads, and slots for tasks in processes of their own, counted apart. A gateway has done its own
-counting of functions over all its workers; for those who come to the Text port directly it is done here, for this process alone.
+Two kinds: slots for tasks in greenlets and threads, and slots for tasks in processes of their own, counted apart. A gateway has done its
+own counting of functions over all its workers; for those who come to the Text port directly it is done here, for this process alone.
 """
 
 from collections import deque

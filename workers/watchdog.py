@@ -37,7 +37,8 @@ _native_sleep = get_original("time", "sleep")
 
 
 class Watchdog:
-    """Watches the hub of this process. `hang_limit`: seconds after which a process in which no Python runs any more is ended; 0 for never."""
+    """Watches the hub of this process. `hang_limit`: seconds after which a process in which no Python runs any more is ended; 0 for
+    never."""
 
     def __init__(self, loop: Any, hang_limit: float, stack_file: Path) -> None:
         self._hang_limit = hang_limit

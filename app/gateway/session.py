@@ -1,7 +1,7 @@
 """One browser connection that speaks the full form: parse, call, answer, one barrier a message; and what it is shown of its tasks.
 
-A reader that does not keep up is not sent live events beyond its bound: they are read again from the journal as its socket drains. The bytes
-of the connection are in `app/gateway/websocket.py`; what becomes of a task is decided in `app/dispatch.py`.
+A reader that does not keep up is not sent live events beyond its bound: they are read again from the journal as its socket drains. The
+bytes of the connection are in `app/gateway/websocket.py`; what becomes of a task is decided in `app/dispatch.py`.
 """
 
 import logging
@@ -29,8 +29,8 @@ REPLAY_AT_ONCE = 200
 
 
 class Watch:
-    """One task as one connection sees it. `seen` is the number of the last event that was sent; while it is not `live`, events are not taken
-    as they come but read from the journal."""
+    """One task as one connection sees it. `seen` is the number of the last event that was sent; while it is not `live`, events are not
+    taken as they come but read from the journal."""
 
     __slots__ = ("final_only", "key", "live", "seen", "session", "submit", "task")
 
