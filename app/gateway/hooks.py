@@ -34,7 +34,7 @@ class Connection(Protocol):
 OnMessage = Callable[[Any, Any], object]
 OnConnect = Callable[[Any, Mapping[str, Any]], object]
 OnClose = Callable[[Any], object]
-Caller = Callable[[str, Any, float | None, dict[str, Any]], Any]
+Caller = Callable[[str, Any, float | None], Any]
 AnyHandler = TypeVar("AnyHandler", bound=Callable[..., object])
 
 
@@ -93,14 +93,15 @@ def on_close(function: AnyHandler) -> AnyHandler:
     return HOOKS.register("close", function)
 
 
-def call(function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None, **options: Any) -> Any:
-    """Hand a task off and wait for its result, as long as it takes or for `timeout` seconds; other greenlets run meanwhile.
+def call(function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None) -> Any:
+    """Hand a task off and wait for its result; other greenlets run meanwhile.
 
-    `options` are those of a submit, such as `priority`. Raises `RemoteError` with the code where the task did not succeed.
+    Raises `RemoteError` with the code where the task did not succeed, a `Refusal` where it was not accepted, and `Unavailable` where it
+    takes more than `timeout` seconds (it goes on).
     """
     if HOOKS.caller is None:
         raise Unavailable("call works in a running gateway, from its handlers")
-    return HOOKS.caller(function, args, timeout, options)
+    return HOOKS.caller(function, args, timeout)
 
 
 def load(module: str, caller: Caller) -> Hooks:

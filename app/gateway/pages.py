@@ -27,8 +27,6 @@ SECURITY: Final = (
     ),
     ("X-Content-Type-Options", "nosniff"),
     ("Referrer-Policy", "no-referrer"),
-    ("Cross-Origin-Opener-Policy", "same-origin"),
-    ("Cross-Origin-Resource-Policy", "same-origin"),
 )
 
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
@@ -48,7 +46,7 @@ class Pages:
     def __init__(self, sockets: Iterable[str], folder: Path = FOLDER) -> None:
         self._pages = {f"/{path.name}": _read(path) for path in sorted(folder.iterdir()) if path.suffix in _TYPES}
         if "/index.html" in self._pages:
-            self._pages["/"] = self._pages.pop("/index.html")
+            self._pages["/"] = self._pages["/index.html"]
         self._sockets = frozenset(sockets)
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> list[bytes]:

@@ -1,0 +1,131 @@
+"""One gateway process: what it is made of, what stands at which path, and how it ends.
+
+    TERM        nothing is accepted any more; tasks end or the time is up; connections are closed with 1001
+    INT, QUIT   the same at once, without the wait
+
+The parts are found in the files beside this one, and tasks are `app/dispatch.py`'s.
+"""
+
+import functools
+import logging
+import resource
+import signal
+import socket
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import gevent
+import gevent.socket
+from gevent.event import Event
+from gevent.pywsgi import WSGIServer
+
+from app import listeners
+from app.dispatch import Dispatcher
+from app.gateway import handler, hooks
+from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
+from app.gateway.pages import Pages
+from app.gateway.reaper import Reaper
+from app.gateway.session import Session
+from app.gateway.websocket import Common, Connection, Handler
+from app.journal import MemoryJournal
+from app.settings import Settings
+from app.turn import Turn
+
+log = logging.getLogger(__name__)
+
+GOODBYE: Final = 1.0
+"""How long, in seconds, the last close frames may take; the master waits a little longer than `graceful`."""
+
+_MOST_FILES: Final = 1 << 20
+
+
+class Server(WSGIServer):  # type: ignore[misc]
+    """Accepts connections: pages for requests, and what the gate says for upgrades. `request_timeout` is in seconds."""
+
+    handler_class = Handler
+
+    def __init__(self, listener: Any, pages: Pages, gate: Gate, common: Common, request_timeout: float) -> None:
+        super().__init__(listener, pages, log=None, error_log=log, environ={"SERVER_NAME": "handoff"})
+        self.gate = gate
+        self.common = common
+        self.request_timeout = request_timeout
+
+
+class Gateway:
+    """All of one process, from its start to its end."""
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        hub = gevent.get_hub()
+        turn = Turn(hub.loop)
+        self._settings = settings
+        self._leaving = Event()
+        self._at_once = Event()
+        self._dispatcher = Dispatcher(settings, MemoryJournal(uuid.uuid4().hex), turn)
+        self._reaper = Reaper(hub, turn, settings)
+        openers = self._openers()
+        gate = Gate(allowed_origins(listeners.address_of(listener), settings.origins), openers)
+        # detached, or the descriptor would be closed together with the object that the master gave us
+        ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
+        self._server = Server(ours, Pages(openers), gate, self._reaper.common, settings.handshake_timeout)
+
+    def _openers(self) -> dict[str, Opener]:
+        """What is served where; one's own handlers take `/`, and `/ws` stays."""
+        openers: dict[str, Opener] = {"/ws": self._open_session, "/": self._open_session}
+        if self._settings.handler:
+            loaded = hooks.load(self._settings.handler, functools.partial(self._dispatcher.call, ""))
+            openers["/"] = handler.opener(loaded, self._settings.max_unsent)
+        return openers
+
+    def _open_session(self, connection: Connection, environ: Mapping[str, Any]) -> Runner:
+        return Session(self._dispatcher, connection, self._settings).run
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Serve until a signal ends it."""
+        gevent.signal_handler(signal.SIGTERM, self._leaving.set)
+        for number in (signal.SIGINT, signal.SIGQUIT):
+            gevent.signal_handler(number, self._leave_at_once)
+        self._dispatcher.start()
+        self._server.start()
+        gevent.spawn(self._reaper.run)
+        gevent.spawn(self._tell, ready)
+        self._leaving.wait()
+        self._leave()
+
+    def _tell(self, ready: Callable[[], None]) -> None:
+        while not self._dispatcher.wait_ready(1.0):
+            continue
+        ready()
+
+    def _leave_at_once(self) -> None:
+        self._at_once.set()
+        self._leaving.set()
+
+    def _leave(self) -> None:
+        self._server.close()
+        draining = gevent.spawn(self._dispatcher.drain, self._settings.graceful)
+        gevent.wait([draining, self._at_once], count=1)
+        self._reaper.close_all(1001, "the server is going away")
+        with gevent.Timeout(GOODBYE, False):
+            while self._reaper.connections and not self._at_once.is_set():
+                gevent.sleep(0.01)
+        gevent.sleep(0)  # whoever is left gets what a last turn can write
+        self._dispatcher.stop()
+
+
+def serve(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+    """The gateway's role: serve on `listener` (listening, non-blocking) until TERM, INT or QUIT has ended it.
+
+    `ready` is called once, when connections are accepted and at least one worker is known. Raises `SettingsError` where the handlers
+    cannot be loaded.
+    """
+    _allow_many_files()
+    Gateway(settings, listener).run(ready)
+
+
+def _allow_many_files() -> None:
+    """A descriptor is all that a connection needs of the system, and the usual limit of 1,024 is for other kinds of program."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
