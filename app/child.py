@@ -29,7 +29,7 @@ EXIT_NOT_BOOTED = 3
 EXIT_ORPHANED = 4
 """The master is gone."""
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 _logger = logging.getLogger(__name__)
 
@@ -91,6 +91,7 @@ def live(child: Child, run: Callable[[Child], None], level: str, origin: Origin 
         if sys.stderr is not None:
             faulthandler.enable()
         log.configure(child.name, level)
+        _libc.prctl(_PR_SET_NAME, child.name.encode())  # in ps and top; at most 15 bytes are kept
         code = _run(child, run)
     except BaseException:
         _logger.exception("cannot live")
