@@ -223,10 +223,12 @@ export function parse(text) {
   }
 }
 
-/** JSON text. JSON has no NaN and no infinities: a TypeError, where JSON.stringify would make them null without a word. */
+/** JSON text. JSON has no NaN and no infinities: an error, where JSON.stringify would make them null without a word. */
 export function write(value) {
   return JSON.stringify(value, (key, each) => {
-    if (typeof each === "number" && !Number.isFinite(each)) throw new TypeError(`${key}: ${each} cannot be said in JSON`);
+    if (typeof each === "number" && !Number.isFinite(each)) {
+      throw new HandoffError({ code: "bad_arguments", message: `${key}: ${each} cannot be said in JSON` });
+    }
     return each;
   });
 }
