@@ -81,19 +81,26 @@ def _except_tenth(answer: str) -> Replies:
     return lambda task_id, count: [answer.replace("%s", task_id)] if count == 10 else [SUCCEEDED % task_id]
 
 
-def test_tasks_that_succeed_are_counted_one_by_one() -> None:
-    answered: list[str] = []
+def _ids_of_a_run() -> list[str]:
+    seen: list[str] = []
 
     def reply(task_id: str, count: int) -> list[str]:
-        answered.append(task_id)
+        seen.append(task_id)
         return [SUCCEEDED % task_id]
 
     with _server(reply) as port:
         done = _load(port)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["sent"] == result["finished"] == len(answered) == len(set(answered))
-    assert all(re.fullmatch(r"b-00000-\d{10}", task_id) for task_id in answered)
+    assert result["sent"] == result["finished"] == len(seen)
+    return seen
+
+
+def test_tasks_are_counted_one_by_one_under_ids_that_no_other_run_has() -> None:
+    """A server that knows an id does not run its task again, which would be measured as a cheap task."""
+    first, second = _ids_of_a_run(), _ids_of_a_run()
+    assert len({*first, *second}) == len(first) + len(second)
+    assert all(re.fullmatch(r"b[0-9a-f]{8}-00000-\d{10}", task_id) for task_id in first)
 
 
 @pytest.mark.parametrize(

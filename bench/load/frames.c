@@ -44,11 +44,23 @@ void frame_build(struct frame *frame, const char *payload) {
     memcpy(frame->mask, turned, 4);
 }
 
+const char *id_prefix(void) {
+    static char prefix[16];
+    uint32_t drawn;
+    if (!prefix[0]) {
+        if (getrandom(&drawn, sizeof drawn, 0) != sizeof drawn)
+            die_errno("getrandom");
+        snprintf(prefix, sizeof prefix, "b%08x-", drawn);
+    }
+    return prefix;
+}
+
 void frame_build_echo(struct frame *frame, unsigned number, unsigned text) {
     char *payload = allocate(text + 200, 1);
     char *filling = allocate(text + 1, 1);
     memset(filling, 'x', text);
-    snprintf(payload, text + 200, "{\"id\":\"b-%05u-##########\",\"function\":\"echo\",\"args\":{\"text\":\"%s\"},\"events\":\"final\"}", number, filling);
+    snprintf(payload, text + 200, "{\"id\":\"%s%05u-##########\",\"function\":\"echo\",\"args\":{\"text\":\"%s\"},\"events\":\"final\"}", id_prefix(),
+             number, filling);
     frame_build(frame, payload);
     free(filling);
     free(payload);
@@ -57,9 +69,9 @@ void frame_build_echo(struct frame *frame, unsigned number, unsigned text) {
 void frame_build_mail(struct frame *frame, unsigned number) {
     char payload[300];
     snprintf(payload, sizeof payload,
-             "{\"id\":\"b-%05u-##########\",\"function\":\"send_mail\",\"args\":{\"from\":\"bench@example.org\","
+             "{\"id\":\"%s%05u-##########\",\"function\":\"send_mail\",\"args\":{\"from\":\"bench@example.org\","
              "\"to\":\"user@example.org\",\"subject\":\"bench\",\"contents\":\"hello\"},\"events\":\"final\"}",
-             number);
+             id_prefix(), number);
     frame_build(frame, payload);
 }
 

@@ -36,6 +36,8 @@ struct frame {
 
 /* `payload` holds at most one run of '#', which becomes the number's digits. */
 void frame_build(struct frame *frame, const char *payload);
+/* What all ids of this run begin with: drawn anew each run, since a server that knows an id does not run its task again. */
+const char *id_prefix(void);
 /* The echo task of connection `number`, with `text` bytes of text. */
 void frame_build_echo(struct frame *frame, unsigned number, unsigned text);
 void frame_build_mail(struct frame *frame, unsigned number);

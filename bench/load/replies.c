@@ -31,10 +31,12 @@ bool reply_number(const char *text, size_t size, const char *key, uint64_t *numb
 
 bool reply_read(struct reply *reply, const char *text, size_t size) {
     const char *end = text + size, *at = value_after(text, size, "\"id\"");
+    const char *prefix = id_prefix();
+    size_t length = strlen(prefix);
     uint64_t connection;
-    if (!at || end - at < 3 || memcmp(at, "\"b-", 3) != 0)
+    if (!at || *at++ != '"' || (size_t)(end - at) < length || memcmp(at, prefix, length) != 0)
         return false;
-    at = digits_read(at + 3, end, &connection);
+    at = digits_read(at + length, end, &connection);
     if (!at || at == end || *at != '-' || !digits_read(at + 1, end, &reply->number))
         return false;
     reply->connection = (unsigned)connection;
