@@ -33,7 +33,7 @@ def measure(command: str, seconds: float, rounds: int) -> Section:
     rows, targets, raw = [_HEAD], list[Target](), list[Result]()
     with programs.sink(DELAY_MS) as sink:
         for name, flags in ARRANGEMENTS:
-            with programs.handoff(command, "--smtp-url", sink.url, *flags) as server:
+            with programs.handoff(command, *flags, HANDOFF_SMTP_URL=sink.url) as server:
                 results = [_round(server, sink) for _ in range(rounds + 1)][1:]  # the first warms up
                 if not flags:
                     held = _memory_with_mails(server, sink)

@@ -43,13 +43,15 @@ def python_server() -> str:
 
 
 @contextmanager
-def handoff(command: str, *flags: str) -> Iterator[Server]:
-    """The server itself on free ports, with its data in a directory that is gone afterwards. `command` is how it is started."""
+def handoff(command: str, *flags: str, **variables: str) -> Iterator[Server]:
+    """The server on free ports, with its data in a directory that is gone afterwards. `variables` are added to its environment."""
     with tempfile.TemporaryDirectory(prefix="handoff-bench-") as room:
         words = [*shlex.split(command), "--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--data-dir", f"{room}/data", *flags]
         printed = Path(room, "printed")
         with printed.open("w") as stdout:
-            process = subprocess.Popen(words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stdout, text=True, process_group=0)
+            process = subprocess.Popen(
+                words, cwd=ROOT, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=stdout, text=True, process_group=0
+            )
         try:
             yield _where(process.pid, _printed_until_ready(process, printed))
         finally:
