@@ -64,7 +64,7 @@ class Dispatcher:
 
         `lane` is whoever takes turns with others. Raises a `Refusal` where it is not accepted; `watcher` hears of it otherwise.
         """
-        args = wire.encode(submit.args if submit.args is not None else {})
+        args = wire.encode_decoded(submit.args) if submit.args is not None else b"{}"
         known = self._ledger.live.get((owner, submit.id))
         if known is not None:
             if not known.same_content(submit.function, args):
@@ -104,8 +104,8 @@ class Dispatcher:
         """Run a task and return its result; blocks this greenlet. Raises `RemoteError` with the wire's code where it did not succeed,
         `Unavailable` after `timeout` seconds (the task goes on), and a `Refusal` where it was not accepted."""
         watcher = _Call()
-        submit = Submit(new_id(), function, args, final_only=True)
-        wire.decode(wire.encode(args))  # what a handler passes is checked as what a client sends
+        checked = wire.decode(wire.encode(args))  # what a handler passes is checked as what a client sends
+        submit = Submit(new_id(), function, checked, final_only=True)
         self.submit(owner, watcher, submit, watcher)
         try:
             final = wire.decode(watcher.line.get(timeout=timeout))

@@ -5,8 +5,11 @@ before it is complete. Reading may block the greenlet that asks. What the record
 """
 
 import enum
+import itertools
+import operator
 import time
-from collections import OrderedDict
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -31,23 +34,12 @@ class Kind(enum.Enum):
     """Nothing to keep, but something that must not overtake what was recorded before it: `link` is to be told that its line was seen."""
 
 
-class Record(NamedTuple):
-    """One thing that happened, in the order in which it did."""
+Record = tuple[Kind, Task | None, int, bytes, bool, Any]
+"""One thing that happened: its kind, the task, and for an EVENT its number, its line, whether it is the final one, and the connection
+that is to be told once it is kept (a NOTE has that alone, a DISPATCH the link). A plain tuple: there are three for every task."""
 
-    kind: Kind
-    task: Task | None
-    seq: int = 0
-    line: bytes = b""
-    final: bool = False
-    link: Any = None
-
-
-class Said(NamedTuple):
-    """An event as it was said."""
-
-    seq: int
-    line: bytes
-    final: bool = False
+Said = tuple[int, bytes, bool]
+"""An event as it was said: its number, its line, whether it is the final one."""
 
 
 class Stored(NamedTuple):
@@ -55,9 +47,8 @@ class Stored(NamedTuple):
 
     function: str
     args: bytes
-    state: str
     final: bool
-    events: list["Said"]
+    events: list[Said]
 
 
 class Journal(Protocol):
@@ -77,13 +68,12 @@ class Journal(Protocol):
 
 
 class _Entry:
-    __slots__ = ("bytes", "events", "final_at", "task")
+    __slots__ = ("events", "final", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.events: list[Said] = []
-        self.bytes = len(task.args)
-        self.final_at = 0.0
+        self.final = False
 
 
 class MemoryJournal:
@@ -93,23 +83,26 @@ class MemoryJournal:
     def __init__(self, journal_id: str) -> None:
         self.id = journal_id
         self._entries: dict[Key, _Entry] = {}
-        self._finished: OrderedDict[Key, _Entry] = OrderedDict()
+        self._finished: deque[tuple[float, int, Key]] = deque()
         self._finished_bytes = 0
 
     def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
         """As `Journal.commit`; `done` is called before this returns."""
+        entries = self._entries
         known: set[Key] = set()
-        for record in records:
-            task = record.task
+        for kind, task, seq, line, final, _ in records:
             if task is None or task.key in known:
                 continue
-            if record.kind is Kind.EVENT:
-                self._say(task, record)
-            elif record.kind is Kind.ACCEPT:
-                if task.key in self._entries:
+            if kind is Kind.EVENT:
+                entry = entries[task.key]
+                entry.events.append((seq, line, final))
+                if final:
+                    self._finish(task.key, entry)
+            elif kind is Kind.ACCEPT:
+                if task.key in entries:
                     known.add(task.key)
                 else:
-                    self._entries[task.key] = _Entry(task)
+                    entries[task.key] = _Entry(task)
         done(frozenset(known) if known else _NOTHING)
 
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
@@ -117,56 +110,30 @@ class MemoryJournal:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        events = entry.events
-        if after < 1 and (not events or events[0].seq != 1):
-            events = [Said(1, accepted_line(entry.task.id, 0)), *events]
-        start = _first_after(events, after)
-        task = entry.task
-        return Stored(task.function, task.args, task.state.value, entry.final_at > 0, events[start : start + most])
+        task, events = entry.task, entry.events
+        if after < 1 and (not events or events[0][0] != 1):
+            events = [(1, accepted_line(task.id, task.position), False), *events]
+        start = bisect_right(events, after, key=_number)
+        return Stored(task.function, task.args, entry.final, events[start : start + most])
 
     def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """As `Journal.recent`."""
-        found = []
-        for key, entry in reversed(self._entries.items()):
-            if key[0] == owner:
-                found.append(entry.task.describe())
-                if len(found) >= limit:
-                    break
-        return found
+        own = (entry.task.describe() for key, entry in reversed(self._entries.items()) if key[0] == owner)
+        return list(itertools.islice(own, limit))
 
-    def _say(self, task: Task, record: Record) -> None:
-        entry = self._entries.get(task.key)
-        if entry is None:
-            return
-        entry.events.append(Said(record.seq, record.line, record.final))
-        entry.bytes += len(record.line)
-        if record.final:
-            entry.final_at = time.monotonic()
-            self._finished[task.key] = entry
-            self._finished_bytes += entry.bytes
-            self._forget()
+    def _finish(self, key: Key, entry: _Entry) -> None:
+        entry.final = True
+        size = len(entry.task.args) + sum([len(line) for _, line, _ in entry.events])
+        self._finished.append((time.monotonic(), size, key))
+        self._finished_bytes += size
+        if len(self._finished) > KEPT_TASKS or self._finished_bytes > KEPT_BYTES or self._finished[0][0] < time.monotonic() - KEPT_FOR:
+            self._forget_oldest()
 
-    def _forget(self) -> None:
-        oldest = time.monotonic() - KEPT_FOR
-        while self._finished:
-            key, entry = next(iter(self._finished.items()))
-            if len(self._finished) <= KEPT_TASKS and self._finished_bytes <= KEPT_BYTES and entry.final_at > oldest:
-                return
-            del self._finished[key]
-            del self._entries[key]
-            self._finished_bytes -= entry.bytes
+    def _forget_oldest(self) -> None:
+        _, size, key = self._finished.popleft()
+        self._finished_bytes -= size
+        del self._entries[key]
 
 
 _NOTHING: frozenset[Key] = frozenset()
-
-
-def _first_after(events: list[Said], after: int) -> int:
-    """Where the events after number `after` begin."""
-    low, high = 0, len(events)
-    while low < high:
-        middle = (low + high) // 2
-        if events[middle].seq <= after:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+_number = operator.itemgetter(0)

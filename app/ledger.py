@@ -44,9 +44,9 @@ class Ledger:
         """A new task: to be kept, then queued (after `delay` seconds, where there is one)."""
         task.position = self.queue.size
         self.live[task.key] = task
-        self._record(Record(Kind.ACCEPT, task))
+        self._record((Kind.ACCEPT, task, 0, b"", False, None))
         if not task.final_only:
-            self._record(Record(Kind.EVENT, task, 1, accepted_line(task.id, task.position)))
+            self._record((Kind.EVENT, task, 1, accepted_line(task.id, task.position), False, None))
         if delay:
             self._later(delay, task)
         else:
@@ -55,11 +55,11 @@ class Ledger:
     def said(self, task: Task, seq: int, line: bytes, final: bool, connection: LinkConnection) -> None:
         """An event that a worker reported; `task` has its new state already."""
         task.seq = seq
-        self._record(Record(Kind.EVENT, task, seq, line, final, connection))
+        self._record((Kind.EVENT, task, seq, line, final, connection))
 
     def note(self, connection: LinkConnection) -> None:
         """A line of a worker that says nothing to keep; it must be acknowledged in its turn all the same."""
-        self._record(Record(Kind.NOTE, None, link=connection))
+        self._record((Kind.NOTE, None, 0, b"", False, connection))
 
     def end(self, task: Task, event: Event, error: HandoffError) -> bool:
         """End a task from here; False where it may not end so now."""
@@ -69,7 +69,7 @@ class Ledger:
         if task.link is not None:
             self.release(task)
         task.seq += 1
-        self._record(Record(Kind.EVENT, task, task.seq, ending_line(task.id, event, task.seq, task.attempt, error), True))
+        self._record((Kind.EVENT, task, task.seq, ending_line(task.id, event, task.seq, task.attempt, error), True, None))
         return True
 
     def retry(self, task: Task, after: float, error: HandoffError) -> None:
@@ -77,7 +77,7 @@ class Ledger:
         if task.advance(Event.RETRYING):
             task.seq += 1
             line = event_line(task.id, Event.RETRYING, task.seq, task.attempt, after=round(after, 3), error=error.as_wire())
-            self._record(Record(Kind.EVENT, task, task.seq, line))
+            self._record((Kind.EVENT, task, task.seq, line, False, None))
             self.retry_later(task, after)
 
     def retry_later(self, task: Task, after: float) -> None:
@@ -158,7 +158,7 @@ class Ledger:
             task.attempt += 1
             link.take(task)
             pool.quotas[task.function].running += 1
-            batch.append(Record(Kind.DISPATCH, task, link=link))
+            batch.append((Kind.DISPATCH, task, 0, b"", False, link))
 
     # After the commit.
 

@@ -112,8 +112,15 @@ def encode_line(message: dict[str, Any]) -> bytes:
     return encode(message) + b"\n"
 
 
+def encode_decoded(value: Any) -> bytes:
+    """As `encode`, for what `decode` gave: it can hold nothing that has no form."""
+    return _fast(value).encode()
+
+
 def _fast(value: Any) -> str:
-    return ujson.dumps(value, ensure_ascii=False, escape_forward_slashes=False, allow_nan=False)
+    """In UTF-8, slashes as they are, no NaN. By position, because ujson takes a microsecond to read the same as keywords."""
+    dumped: str = _dumps(value, False, False, False, False, 0, False)
+    return dumped
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -182,6 +189,7 @@ def _explain_or_decode(text: str) -> tuple[Any, int]:
     return value, end + len(text) - len(stripped)
 
 
+_dumps: Any = ujson.dumps
 _DECODER = json.JSONDecoder(parse_constant=_no_constant, parse_float=_finite)
 _scan = _DECODER.scan_once  # type: ignore[attr-defined]
 _strict = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode

@@ -16,6 +16,7 @@ import gevent
 from gevent import socket
 from gevent.event import Event as Signal
 
+from app import collector
 from app.rundir import RunDirectory
 from app.settings import Settings
 from app.turn import Turn
@@ -169,4 +170,6 @@ def serve(settings: Settings, listener: stdlib_socket.socket, name: str, sibling
     """The role: load the tasks (raises `SettingsError` where one does not load), then serve until SIGTERM, SIGINT or SIGQUIT."""
     REGISTRY.load(settings.tasks, settings.task)
     REGISTRY.freeze()
-    Worker(settings, name, siblings).serve(listener, ready)
+    worker = Worker(settings, name, siblings)
+    collector.settle()
+    worker.serve(listener, ready)

@@ -25,7 +25,7 @@ MAX_CONTROL: Final = 125
 """The most bytes in a ping, a pong or a close frame."""
 
 NO_CODE: Final = 1005
-"""What stands for the code of a close frame that has none; it is never on the wire."""
+"""What stands for the code of a close frame that has none (`encode_frame(CLOSE, b"")`); it is never on the wire."""
 
 _OPCODES: Final = frozenset((CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG))
 _MOST_BY_INTEGER: Final = 1024
@@ -270,9 +270,7 @@ def is_close_code(code: int) -> bool:
 
 
 def encode_close(code: int, reason: str = "") -> bytes:
-    """A close frame; a reason too long is cut between characters. `NO_CODE` gives an empty frame, other invalid codes `ValueError`."""
-    if code == NO_CODE:
-        return encode_frame(CLOSE, b"")
+    """A close frame; a reason that is too long is cut between characters. Raises `ValueError` for a code that may not be sent."""
     if not is_close_code(code):
         raise ValueError(f"{code} is no close code that may be sent; take 1000 to 1003, 1007 to 1014, or 3000 to 4999")
     text = reason.encode()[: MAX_CONTROL - 2].decode(errors="ignore")

@@ -20,7 +20,7 @@ import gevent.socket
 from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
-from app import listeners
+from app import collector, listeners
 from app.dispatch import Dispatcher
 from app.gateway import handler, hooks
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
@@ -120,7 +120,9 @@ def serve(settings: Settings, listener: socket.socket, ready: Callable[[], None]
     cannot be loaded.
     """
     _allow_many_files()
-    Gateway(settings, listener).run(ready)
+    gateway = Gateway(settings, listener)
+    collector.settle()
+    gateway.run(ready)
 
 
 def _allow_many_files() -> None:

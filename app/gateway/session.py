@@ -214,10 +214,10 @@ class Session:
                 return
 
     def _show_again(self, watch: Watch, said: Said) -> None:
-        watch.seen = said.seq
-        if said.final or not watch.final_only:
-            self._connection.queue(said.line)
-        if said.final:
+        watch.seen, line, final = said
+        if final or not watch.final_only:
+            self._connection.queue(line)
+        if final:
             self._watches.pop(watch.key[1], None)
 
     def _leave(self) -> None:

@@ -169,8 +169,8 @@ class Connection(WebSocket):  # type: ignore[misc]
         gevent.sleep(0)  # greenlets begun for the messages before it may answer first
         if self._frames.error is not None:
             raise self._frames.error
-        code, _ = parse_close(pending)
-        self.close(code)
+        if not self.closed:
+            self._close(encode_frame(CLOSE, pending[:2]), parse_close(pending)[0])
         return []
 
     def queue(self, payload: bytes, opcode: int = TEXT) -> None:
@@ -211,7 +211,9 @@ class Connection(WebSocket):  # type: ignore[misc]
         """Say goodbye: what is queued still goes out, then the close frame, nothing after. `ValueError` for a code that may not be sent."""
         if self.closed:
             return
-        frame = encode_close(code, reason)
+        self._close(encode_close(code, reason), code)
+
+    def _close(self, frame: bytes, code: int) -> None:
         self._over()
         self.close_code = code
         if self._early is not None:
