@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import sys
-from argparse import SUPPRESS, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
 from app import listeners, log, settings
@@ -30,20 +30,24 @@ Each setting is a flag, an environment variable, and a key in the settings file,
 def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
     try:
-        flags = _parser().parse_args(argv)
-        chosen = settings.from_flags(flags, os.environ)
+        command, chosen = _parse(argv)
         _make_directories(chosen)
-        return COMMANDS[flags.command](chosen)
+        return COMMANDS[command](chosen)
     except SettingsError as error:
         print(f"handoff: {log.one_line(error.message)}", file=sys.stderr)
         return EXIT_SETTINGS
 
 
-def _parser() -> ArgumentParser:
+def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
     usage = "run.py [start|gateway|worker] [--flag VALUE ...]"
     parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="?", default="start", choices=COMMANDS, help=SUPPRESS)
-    return parser
+    parser.add_argument("command", nargs="?", default="start", help=SUPPRESS)
+    flags, unknown = parser.parse_known_args(argv)
+    if unknown:  # before the command is looked at, which may be the value of an unknown flag
+        raise SettingsError(f"nothing is called {unknown[0]!r}; --help lists flags and commands")
+    if flags.command not in COMMANDS:
+        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join(COMMANDS)}")
+    return flags.command, settings.from_flags(flags, os.environ)
 
 
 def start(chosen: Settings) -> int:

@@ -170,6 +170,10 @@ class Server(Process):
         """The gateway process; fails where there is none."""
         return next(pid for name, pid in self._roles() if name == "gateway")
 
+    def names(self) -> set[str]:
+        """What the processes are called that have a role."""
+        return {name for name, _ in self._roles()}
+
     def _roles(self) -> list[tuple[str, int]]:
         """Names and pids of the processes that have a role: children of the first, or the first itself."""
         ours = [pid for pid in self.tree() if pid == self.pid or _parent(pid) == self.pid]
