@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from app import listeners, log, settings
 from app.address import Address
-from app.child import EXIT_ORPHANED, EXIT_SETTINGS, Child, live
+from app.child import EXIT_ORPHANED, EXIT_SETTINGS, Child, hold_standard_files, live
 from app.errors import SettingsError
 from app.master import Master, Role
 from app.settings import Settings
@@ -29,6 +29,7 @@ Each setting is a flag, an environment variable, and a key in the settings file,
 
 def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
+    hold_standard_files()
     try:
         command, chosen = _parse(argv)
         _make_directories(chosen)
@@ -96,16 +97,19 @@ def run_gateway(chosen: Settings, child: Child) -> None:
 def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
     """The role of a worker, one of so many: returns when it has ended."""
     _patch(child)
+    if chosen.smtp_url:
+        os.environ["HANDOFF_SMTP_URL"] = chosen.smtp_url  # tasks have the environment, in processes of their own too
     from workers.server import serve
 
     serve(chosen, child.listener, child.name, siblings, child.ready)
 
 
 def _patch(child: Child) -> None:
-    """Make blocking code cooperative, before any of it is imported, and leave when the master has gone."""
+    """Make blocking code cooperative, before any of it is imported; find modules where we were started; leave when the master has gone."""
     from gevent import get_hub, monkey
 
     monkey.patch_all()
+    sys.path.append(os.getcwd())
     if child.lifeline >= 0:
         child.watcher = get_hub().loop.io(child.lifeline, 1, ref=False)
         child.watcher.start(os._exit, EXIT_ORPHANED)

@@ -131,6 +131,13 @@ def _run(child: Child, run: Callable[[Child], None]) -> int:
     return 0
 
 
+def hold_standard_files() -> None:
+    """Open what is closed of stdin, stdout and stderr on nothing; or the next socket would be taken for it."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def flush() -> None:
     """Write out what is buffered; a reader that is gone is no reason to fail."""
     for stream in (sys.stdout, sys.stderr):

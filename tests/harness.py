@@ -105,7 +105,7 @@ class Process:
         self.wait()
 
     def describe(self) -> str:
-        """The processes that are left, for a message."""
+        """What is left, for a message."""
         return ", ".join(f"{pid} {_read(pid, 'cmdline').replace(chr(0), ' ')}" for pid in self.tree())
 
     def clean(self) -> None:
@@ -123,13 +123,13 @@ class Process:
 class Server(Process):
     """`run.py` with these flags, on free ports and a data directory of its own; ready when made."""
 
-    def __init__(self, *flags: str, env: Mapping[str, str] | None = None, data_dir: Path | None = None) -> None:
+    def __init__(self, *flags: str, env: Mapping[str, str] | None = None, data_dir: Path | None = None, cwd: Path | None = None) -> None:
         command = [sys.executable, str(ROOT / "run.py"), *flags]
         for flag, value in (("--ws", "127.0.0.1:0"), ("--text", "127.0.0.1:0")):
             command += [] if flag in flags else [flag, value]
         command += [] if {"--workers", "--pool"} & set(flags) else ["--workers", "2"]
-        super().__init__([*command, *(("--data-dir", str(data_dir)) if data_dir else ("--data-dir", "data"))], env)
-        self.data_dir = data_dir or self.home / "data"
+        super().__init__([*command, *(("--data-dir", str(data_dir)) if data_dir else ("--data-dir", "data"))], env, cwd)
+        self.data_dir = data_dir or (cwd or self.home) / "data"
         try:
             wait_until(self._is_ready, START_LIMIT)
         except AssertionError as error:
@@ -212,9 +212,7 @@ class TextClient:
 
     def until(self, predicate: Callable[[Any], bool], timeout: float = 10.0) -> Any:
         """The first message from now on of which the predicate is true."""
-        while not predicate(message := self.receive(timeout)):
-            pass
-        return message
+        return _until(self.receive, predicate, timeout)
 
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
@@ -261,9 +259,7 @@ class WsClient:
 
     def until(self, predicate: Callable[[Any], bool], timeout: float = 10.0) -> Any:
         """The first message from now on of which the predicate is true."""
-        while not predicate(message := self.receive(timeout)):
-            pass
-        return message
+        return _until(self.receive, predicate, timeout)
 
     def final(self, task_id: str, timeout: float = 10.0) -> Any:
         """The final event of this task, from now on."""
@@ -278,6 +274,13 @@ class WsClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _until(receive: Callable[[float], Any], predicate: Callable[[Any], bool], timeout: float) -> Any:
+    deadline = time.monotonic() + timeout
+    while not predicate(message := receive(max(0.01, deadline - time.monotonic()))):
+        pass
+    return message
 
 
 def _clean_environ() -> dict[str, str]:

@@ -262,6 +262,31 @@ def test_a_signal_at_any_moment_of_the_start_leaves_nothing(run: Run, after: flo
     assert process.stop() in (0, -signal.SIGTERM)
 
 
+def test_the_mail_server_may_be_given_by_flag(start_server: Start) -> None:
+    server = start_server("--smtp-url", "smtp://127.0.0.1:1")
+    with TextClient(server.text_address) as client:
+        answer = client.ask({"function": "send_mail", "args": {"from": "a@x.org", "to": "b@y.org", "contents": "hi"}})
+        assert answer["error"]["code"] == "failed"
+
+
+def test_task_modules_are_found_where_the_command_was_given(start_server: Start, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("from workers import task\n\n@task\ndef whoami() -> str:\n    return 'me'\n")
+    server = start_server("--tasks", "mine", cwd=tmp_path)
+    with TextClient(server.text_address) as client:
+        assert client.ask({"function": "whoami"}) == "me"
+
+
+def test_closed_standard_files_are_no_trouble() -> None:
+    command = f"exec {sys.executable} {ROOT}/run.py --workers 1 --ws 127.0.0.1:0 --text unix:text.sock <&- 2>&-"
+    process = Process(["sh", "-c", command])
+    try:
+        wait_until(lambda: process.out().endswith("ready\n"), 20.0, process.out)
+        with TextClient(f"{process.home}/text.sock") as client:
+            assert client.ask({"function": "echo", "args": {"n": 1}}) == {"n": 1}
+    finally:
+        process.clean()
+
+
 def test_the_help_lists_commands_and_settings(run: Run) -> None:
     process = run("--help")
     assert process.wait() == 0
