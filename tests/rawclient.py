@@ -3,7 +3,6 @@
 import os
 import socket
 import struct
-import time
 from typing import Self
 
 from app.gateway.frames import CLOSE, TEXT, FrameBuffer, Message, encode_frame, parse_close
@@ -53,8 +52,7 @@ def request(path: str = "/ws", port: int = 0, **headers: str | None) -> bytes:
 class RawClient:
     """One connection; `closed` is the code and the reason of the close frame that came."""
 
-    def __init__(self, port: int, path: str = "/ws", timeout: float = 10.0, receive_buffer: int = 0, upgrade: bool = True) -> None:
-        self.port = port
+    def __init__(self, port: int, path: str = "/ws", *, timeout: float = 10.0, receive_buffer: int = 0, upgrade: bool = True) -> None:
         self.socket = socket.socket()
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -66,10 +64,15 @@ class RawClient:
         self._frames = FrameBuffer(1 << 30, require_mask=False)
         self._messages: list[Message] = []
         if upgrade:
-            self.send(request(path, port))
-            status, _, rest = self.head()
-            assert status == 101, rest
-            self._take(rest)
+            self._upgrade(path, port)
+
+    def _upgrade(self, path: str, port: int) -> None:
+        self.send(request(path, port))
+        status, _, rest = self.head()
+        if status != 101:
+            self.socket.close()
+            raise AssertionError(f"{status}: {rest!r}")
+        self._take(rest)
 
     def __enter__(self) -> Self:
         return self
@@ -144,12 +147,3 @@ class RawClient:
                 self.controls.append((opcode, payload))
             else:
                 self._messages.append((opcode, payload))
-
-
-def wait_until(predicate: object, timeout: float = 10.0) -> None:
-    """Come back once `predicate()` is true; an error after `timeout` seconds."""
-    assert callable(predicate)
-    deadline = time.monotonic() + timeout
-    while not predicate():
-        assert time.monotonic() < deadline, f"not within {timeout} s"
-        time.sleep(0.01)

@@ -249,9 +249,8 @@ def test_exactly_the_codes_that_may_be_sent_are_taken() -> None:
 @pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
 def test_a_close_frame_with_a_code_that_may_not_be_sent_is_1002(code: int) -> None:
     assert fault(client_frame(CLOSE, struct.pack("!H", code))) == 1002
-    if code != 1005:
-        with pytest.raises(ValueError, match=str(code)):
-            encode_close(code)
+    with pytest.raises(ValueError, match=str(code)):
+        encode_close(code)
 
 
 def test_a_close_frame_with_half_a_code_is_1002_and_with_a_bad_reason_1007() -> None:
@@ -263,7 +262,7 @@ def test_a_close_frame_says_its_code_and_its_reason() -> None:
     frame = encode_close(1013, "später")
     assert FrameBuffer(LIMIT, require_mask=False).feed(frame) == [(CLOSE, b"\x03\xf5" + "später".encode())]
     assert parse_close(frame[2:]) == (1013, "später")
-    assert parse_close(encode_close(1005)[2:]) == (1005, "")
+    assert parse_close(encode_frame(CLOSE, b"")[2:]) == (1005, "")
 
 
 def test_a_long_reason_is_cut_between_characters() -> None:

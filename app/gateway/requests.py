@@ -6,6 +6,7 @@ the lines are then read from memory, and what came after the head waits in `left
 
 import contextlib
 import logging
+import re
 import socket
 import time
 from typing import Any, Final
@@ -22,6 +23,8 @@ LINGER: Final = 2.0
 """How long, in seconds, a peer may still send after our last word; a plain close would reset it, and it would never see that word."""
 
 
+_CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
+_FIELD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*")
 _FIXED: Final = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("Connection", "close"))
 
 
@@ -69,7 +72,7 @@ class Head:
             data += more if data else more.lstrip(b"\r\n")
         if end > MAX_HEAD:
             raise _too_long()
-        self._lines = bytes(data[: end + 4]).splitlines(keepends=True)[::-1]
+        self._lines = [line + b"\r\n" for line in _checked(bytes(data[:end]).split(b"\r\n"))][::-1]
         self.leftover = bytes(data[end + 4 :])
         return True
 
@@ -96,6 +99,13 @@ class Head:
 
     def close(self) -> None:
         """The socket belongs to others."""
+
+
+def _checked(lines: list[bytes]) -> list[bytes]:
+    """The lines of a head; the parser behind us passes over what is malformed, and over all that follows it."""
+    if _CONTROL.search(lines[0]) or not all(_FIELD.fullmatch(line) for line in lines[1:]):
+        raise Refused("400 Bad Request", "a line of the head is malformed")
+    return lines
 
 
 def _too_long() -> Refused:
@@ -135,7 +145,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
     def read_request(self, raw_requestline: str) -> bool:
         """As pywsgi does; raises `Refused` for a request with a body."""
         super().read_request(raw_requestline)
-        if "transfer-encoding" in self.headers or self.headers.get("content-length", "0").strip() != "0":
+        if "transfer-encoding" in self.headers or any(length.strip() != "0" for length in self.headers.get_all("content-length", ())):
             status = "400 Bad Request" if "upgrade" in self.headers else "413 Content Too Large"
             raise Refused(status, "no request has a body here")
         return True
