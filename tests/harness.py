@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import websocket
 
@@ -180,7 +180,38 @@ class Server(Process):
         return [(_read(pid, "comm").strip(), pid) for pid in ours]
 
 
-class TextClient:
+class Client:
+    """What both kinds of client have in common."""
+
+    def send(self, message: Any) -> None:
+        raise NotImplementedError
+
+    def receive(self, timeout: float = 10.0) -> Any:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def ask(self, message: Any, timeout: float = 10.0) -> Any:
+        """Send, and receive one message."""
+        self.send(message)
+        return self.receive(timeout)
+
+    def until(self, predicate: Callable[[Any], bool], timeout: float = 10.0) -> Any:
+        """The first message from now on of which the predicate is true."""
+        deadline = time.monotonic() + timeout
+        while not predicate(message := self.receive(max(0.01, deadline - time.monotonic()))):
+            pass
+        return message
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class TextClient(Client):
     """A raw socket that speaks lines; sends and receives JSON, or bytes just as they are."""
 
     def __init__(self, address: tuple[str, int] | str, timeout: float = 10.0) -> None:
@@ -205,15 +236,6 @@ class TextClient:
         self.socket.settimeout(timeout)
         return self._file.readline()
 
-    def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        """Send, and receive one line."""
-        self.send(message)
-        return self.receive(timeout)
-
-    def until(self, predicate: Callable[[Any], bool], timeout: float = 10.0) -> Any:
-        """The first message from now on of which the predicate is true."""
-        return _until(self.receive, predicate, timeout)
-
     def half_close(self) -> None:
         """Say that nothing more will be sent."""
         self.socket.shutdown(socket.SHUT_WR)
@@ -223,14 +245,8 @@ class TextClient:
         self._file.close()
         self.socket.close()
 
-    def __enter__(self) -> "TextClient":
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class WsClient:
+class WsClient(Client):
     """websocket-client, with JSON in and out; `messages` keeps all that was received."""
 
     def __init__(self, url: str, timeout: float = 10.0, **options: Any) -> None:
@@ -252,15 +268,6 @@ class WsClient:
         self.messages.append(message)
         return message
 
-    def ask(self, message: Any, timeout: float = 10.0) -> Any:
-        """Send, and receive one message."""
-        self.send(message)
-        return self.receive(timeout)
-
-    def until(self, predicate: Callable[[Any], bool], timeout: float = 10.0) -> Any:
-        """The first message from now on of which the predicate is true."""
-        return _until(self.receive, predicate, timeout)
-
     def final(self, task_id: str, timeout: float = 10.0) -> Any:
         """The final event of this task, from now on."""
         return self.until(lambda message: message.get("id") == task_id and message.get("event") in FINAL, timeout)
@@ -268,19 +275,6 @@ class WsClient:
     def close(self) -> None:
         """Close the connection, with the handshake."""
         self.socket.close()
-
-    def __enter__(self) -> "WsClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _until(receive: Callable[[float], Any], predicate: Callable[[Any], bool], timeout: float) -> Any:
-    deadline = time.monotonic() + timeout
-    while not predicate(message := receive(max(0.01, deadline - time.monotonic()))):
-        pass
-    return message
 
 
 def _clean_environ() -> dict[str, str]:
