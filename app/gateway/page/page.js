@@ -31,13 +31,15 @@ function tabStorage() {
 const STATES = {
   connecting: () => "connecting",
   open: () => "connected",
-  waiting: () => "connection lost, trying again",
+  waiting: () => "reconnecting",
   closed: ({ code, reason }) => `refused: ${reason || code}`,
 };
 
 function showConnection(change) {
+  if (change.state === "connecting" && $("connection").dataset.state === "waiting") return; // an attempt is part of the wait
   $("connection").dataset.state = change.state;
   $("connection-text").textContent = STATES[change.state](change);
+  $("connection").title = change.reason ?? "";
   $("round-trip").textContent = "";
   $("try-now").hidden = change.state === "open" || change.state === "connecting";
 }
