@@ -1,0 +1,42 @@
+"""The README keeps to what the code says."""
+
+import shlex
+from pathlib import Path
+
+from app.settings import TABLE
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[list[str]]:
+    """The lines of the README that make a virtual environment, as words."""
+    return [shlex.split(line) for line in README.splitlines() if line.startswith("    python3 -m venv")]
+
+
+def test_its_first_command_starts_the_server_and_its_second_the_tests() -> None:
+    first, second = commands()
+    assert first == shlex.split("python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt && .venv/bin/python run.py")
+    assert second == shlex.split("python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt && .venv/bin/python -m pytest")
+
+
+def test_its_table_of_settings_is_the_one_that_is_read() -> None:
+    for setting in TABLE:
+        default = "" if "(default:" in setting.help or not setting.default else f"`{setting.default}`"
+        assert f"| `{setting.flag}` | {default} | {setting.help} |" in README
+
+
+def test_its_gateway_is_the_one_in_the_examples() -> None:
+    code = (ROOT / "examples/seed_gateway.py").read_text(encoding="utf-8").split('"""', 2)[2]
+    lines = [line for line in code.splitlines() if line.strip() and '"""' not in line]
+    assert all(line in README.splitlines() for line in lines)
+
+
+def test_the_files_that_it_names_are_there() -> None:
+    words = {
+        word.strip("`,;:()").rstrip(".`")
+        for word in README.split()
+        if word.startswith(("`app/", "`workers/", "`tests/", "`examples/", "`bench/", "`.ci/"))
+    }
+    assert words
+    assert [word for word in words if not (ROOT / word).exists()] == []
