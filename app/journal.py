@@ -68,12 +68,13 @@ class Journal(Protocol):
 
 
 class _Entry:
-    __slots__ = ("events", "final", "task")
+    __slots__ = ("events", "final", "size", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.events: list[Said] = []
         self.final = False
+        self.size = len(task.args)
 
 
 class MemoryJournal:
@@ -83,12 +84,13 @@ class MemoryJournal:
     def __init__(self, journal_id: str) -> None:
         self.id = journal_id
         self._entries: dict[Key, _Entry] = {}
-        self._finished: deque[tuple[float, int, Key]] = deque()
-        self._finished_bytes = 0
+        self._finished: deque[tuple[float, _Entry]] = deque()
+        self._finished_size = 0
 
     def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
         """As `Journal.commit`; `done` is called before this returns."""
-        entries = self._entries
+        entries, finished = self._entries, self._finished
+        now = time.monotonic()
         known: set[Key] = set()
         for kind, task, seq, line, final, _ in records:
             if task is None or task.key in known:
@@ -96,14 +98,19 @@ class MemoryJournal:
             if kind is Kind.EVENT:
                 entry = entries[task.key]
                 entry.events.append((seq, line, final))
+                entry.size += len(line)
                 if final:
-                    self._finish(task.key, entry)
+                    entry.final = True
+                    finished.append((now, entry))
+                    self._finished_size += entry.size
             elif kind is Kind.ACCEPT:
                 if task.key in entries:
                     known.add(task.key)
                 else:
                     entries[task.key] = _Entry(task)
         done(frozenset(known) if known else _NOTHING)
+        while finished and (len(finished) > KEPT_TASKS or self._finished_size > KEPT_BYTES or finished[0][0] < now - KEPT_FOR):
+            self._forget(finished.popleft()[1])
 
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
         """As `Journal.read`."""
@@ -121,18 +128,9 @@ class MemoryJournal:
         own = (entry.task.describe() for key, entry in reversed(self._entries.items()) if key[0] == owner)
         return list(itertools.islice(own, limit))
 
-    def _finish(self, key: Key, entry: _Entry) -> None:
-        entry.final = True
-        size = len(entry.task.args) + sum([len(line) for _, line, _ in entry.events])
-        self._finished.append((time.monotonic(), size, key))
-        self._finished_bytes += size
-        if len(self._finished) > KEPT_TASKS or self._finished_bytes > KEPT_BYTES or self._finished[0][0] < time.monotonic() - KEPT_FOR:
-            self._forget_oldest()
-
-    def _forget_oldest(self) -> None:
-        _, size, key = self._finished.popleft()
-        self._finished_bytes -= size
-        del self._entries[key]
+    def _forget(self, entry: _Entry) -> None:
+        self._finished_size -= entry.size
+        del self._entries[entry.task.key]
 
 
 _NOTHING: frozenset[Key] = frozenset()

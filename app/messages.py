@@ -57,10 +57,14 @@ class Event(enum.Enum):
 FINAL_EVENTS = frozenset({Event.SUCCEEDED, Event.FAILED, Event.TIMED_OUT, Event.CANCELLED, Event.INTERRUPTED})
 FINAL_STATES = frozenset(State(event.value) for event in FINAL_EVENTS)
 
+FINAL_STATE: Mapping[Event, State] = {event: State(event.value) for event in FINAL_EVENTS}
+"""The state that a final event leads to."""
+
+NAMES: Mapping[Event, bytes] = {event: event.value.encode() for event in Event}
+"""What stands for an event on the wire."""
+
 EVENTS: Mapping[bytes, Event] = {event.value.encode(): event for event in Event}
 """The events by what stands for them on the wire."""
-
-_ENDINGS = {event: State(event.value) for event in FINAL_EVENTS}
 
 TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
     State.QUEUED: {
@@ -75,14 +79,14 @@ TRANSITIONS: Mapping[State, Mapping[Event, State]] = {
         Event.OUTPUT: State.RUNNING,
         Event.RETURNED: State.QUEUED,
         Event.RETRYING: State.RETRYING,
-        **_ENDINGS,
+        **FINAL_STATE,
     },
     State.RUNNING: {
         Event.STARTED: State.RUNNING,
         Event.PROGRESS: State.RUNNING,
         Event.OUTPUT: State.RUNNING,
         Event.RETRYING: State.RETRYING,
-        **_ENDINGS,
+        **FINAL_STATE,
     },
     State.RETRYING: {
         Event.DUE: State.QUEUED,
@@ -109,40 +113,47 @@ class Submit(NamedTuple):
 
 
 _SUBMIT_KEYS = frozenset({"id", "function", "args", "events", "priority", "delay", "on_disconnect"})
-_PLACED_KEYS = _SUBMIT_KEYS | {"attempt", "seq"}
 
 
-def read_submit(message: dict[str, Any], *, placed: bool = False) -> Submit:
-    """A submit, checked; raises `BadRequest`. `placed`: from a gateway to a worker, with `attempt` and `seq`."""
+def read_submit(message: dict[str, Any]) -> Submit:
+    """A submit of a client, checked; raises `BadRequest`."""
+    function, args = _read_call(message)
+    task_id = check_id(message["id"]) if "id" in message else ""
+    final_only = _choice(message["events"], "events", "all", "final") if "events" in message else False
+    submit = Submit(task_id, function, args, final_only)
+    if len(message) == 1 + ("id" in message) + ("args" in message) + ("events" in message):
+        return submit
+    return _read_options(message, submit)
+
+
+def read_placed(message: dict[str, Any]) -> Submit:
+    """A submit that a gateway sent to a worker: with its attempt and the number of its last event, its options followed already."""
+    function, args = _read_call(message)
+    task_id = check_id(message.get("id"))
+    attempt, seq = message["attempt"], message.get("seq")
+    if type(attempt) is not int or type(seq) is not int or attempt < 1 or seq < 0:
+        raise BadRequest('"attempt" and "seq" want whole numbers')
+    return Submit(task_id, function, args, message.get("events") == "final", attempt=attempt, seq=seq)
+
+
+def _read_call(message: dict[str, Any]) -> tuple[str, dict[str, Any] | list[Any] | None]:
     function = message["function"]
     if type(function) is not str:
         raise BadRequest('"function" wants a string')
     args = message.get("args")
     if args is not None and type(args) is not dict and type(args) is not list:
         raise BadRequest('"args" wants an object (by name) or an array (by position)')
-    task_id = check_id(message["id"]) if "id" in message else ""
-    final_only = _choice(message["events"], "events", "all", "final") if "events" in message else False
-    submit = Submit(task_id, function, args, final_only)
-    if len(message) == 1 + ("id" in message) + ("args" in message) + ("events" in message):
-        return submit
-    return _read_options(message, submit, _PLACED_KEYS if placed else _SUBMIT_KEYS)
+    return function, args
 
 
-def _read_options(message: dict[str, Any], submit: Submit, allowed: frozenset[str]) -> Submit:
-    if not message.keys() <= allowed:
-        unknown = sorted(message.keys() - allowed)[0]
-        raise BadRequest(f"{unknown[:40]!r} is no part of a task; there are {', '.join(sorted(allowed))}")
-    get = message.get
-    return Submit(
-        submit.id,
-        submit.function,
-        submit.args,
-        submit.final_only,
-        _whole(get("priority", 0), "priority", -MAX_PRIORITY, MAX_PRIORITY),
-        _seconds(get("delay", 0)),
-        _choice(get("on_disconnect", "detach"), "on_disconnect", "detach", "cancel"),
-        _whole(get("attempt", 0), "attempt", 0, 1_000_000),
-        _whole(get("seq", 0), "seq", 0, 1 << 53),
+def _read_options(message: dict[str, Any], submit: Submit) -> Submit:
+    if not message.keys() <= _SUBMIT_KEYS:
+        unknown = sorted(message.keys() - _SUBMIT_KEYS)[0]
+        raise BadRequest(f"{unknown[:40]!r} is no part of a task; there are {', '.join(sorted(_SUBMIT_KEYS))}")
+    return submit._replace(
+        priority=_whole(message.get("priority", 0), "priority", -MAX_PRIORITY, MAX_PRIORITY),
+        delay=_seconds(message.get("delay", 0)),
+        cancel_on_disconnect=_choice(message.get("on_disconnect", "detach"), "on_disconnect", "detach", "cancel"),
     )
 
 
@@ -194,7 +205,7 @@ def event_line(task_id: str, event: Event, seq: int, attempt: int, **fields: Any
 
 def event_body_line(task_id: str, event: Event, seq: int, attempt: int, body: bytes) -> bytes:
     """As `event_line`, with what follows the head as JSON already (`"key":value,…`; may be empty)."""
-    head = b'{"id":"%b","event":"%b","seq":%d,"attempt":%d' % (task_id.encode(), event.value.encode(), seq, attempt)
+    head = b'{"id":"%b","event":"%b","seq":%d,"attempt":%d' % (task_id.encode(), NAMES[event], seq, attempt)
     return b"%b,%b}" % (head, body) if body else head + b"}"
 
 
@@ -203,9 +214,9 @@ def accepted_line(task_id: str, position: int) -> bytes:
     return b'{"id":"%b","event":"accepted","seq":1,"position":%d}' % (task_id.encode(), position)
 
 
-def final_line(task_id: str, event: Event, seq: int, attempt: int, key: str, value: bytes) -> bytes:
-    """A final event whose `result` or `error` is JSON already."""
-    return event_body_line(task_id, event, seq, attempt, b'"%b":%b' % (key.encode(), value))
+def final_line(task_id: str, event: Event, seq: int, attempt: int, key: bytes, value: bytes) -> bytes:
+    """A final event whose `result` or `error` (the key) is JSON already."""
+    return b'{"id":"%b","event":"%b","seq":%d,"attempt":%d,"%b":%b}' % (task_id.encode(), NAMES[event], seq, attempt, key, value)
 
 
 def ending_line(task_id: str, event: Event, seq: int, attempt: int, error: HandoffError) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from app import wire
 from app.errors import Failed, HandoffError, TooLarge
-from app.messages import Event, State, event_body_line, event_line
+from app.messages import FINAL_STATE, Event, State, event_body_line, event_line
 from workers.context import Retry, TaskContext, TimeLimitExceeded, progress_fields
 from workers.registry import Function, Options
 
@@ -28,7 +28,7 @@ class Sink(Protocol):
     def event(self, attempt: "Attempt", line: bytes) -> None:
         """An event that is not the last; `line` has no ending."""
 
-    def final(self, attempt: "Attempt", event: Event, key: str, value: bytes) -> None:
+    def final(self, attempt: "Attempt", event: Event, key: bytes, value: bytes) -> None:
         """The last event; `value` is the JSON of the result (key `result`) or of the error (key `error`)."""
 
     def flush(self) -> None:
@@ -158,11 +158,11 @@ class Attempt(TaskContext):
         if len(value) > limit:
             self.fail(Event.FAILED, TooLarge("the result", limit))
             return
-        self._end(Event.SUCCEEDED, "result", value)
+        self._end(Event.SUCCEEDED, b"result", value)
 
     def fail(self, event: Event, error: HandoffError) -> None:
         """End with another final event than `succeeded`."""
-        self._end(event, "error", wire.encode(error.as_wire()))
+        self._end(event, b"error", wire.encode(error.as_wire()))
 
     def retry(self, after: float, error: HandoffError) -> None:
         """End this attempt with `retrying`: the gateway will send the task again after that many seconds."""
@@ -170,8 +170,8 @@ class Attempt(TaskContext):
         self.seq += 1
         self.sink.event(self, event_line(self.id, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error.as_wire()))
 
-    def _end(self, event: Event, key: str, value: bytes) -> None:
-        self._finish(State(event.value))
+    def _end(self, event: Event, key: bytes, value: bytes) -> None:
+        self._finish(FINAL_STATE[event])
         self.seq += 1
         self.sink.final(self, event, key, value)
 

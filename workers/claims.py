@@ -78,7 +78,7 @@ class Claimant:
             self._kept += len(line)
             self._keep_within_bounds()
 
-    def final(self, attempt: Attempt, event: Event, key: str, value: bytes) -> None:
+    def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
         """Send it and keep it."""
         self.event(attempt, final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value))
 

@@ -14,7 +14,7 @@ from gevent.event import Event as Signal
 
 from app import wire
 from app.errors import BadRequest, Busy, HandoffError, IdConflict, TooLarge, UnknownTask
-from app.messages import Event, Submit, check_id, event_line, read_submit, read_whole, readable_id, refusal
+from app.messages import Event, Submit, check_id, event_line, read_placed, read_submit, read_whole, readable_id, refusal
 from app.outbox import Outbox
 from app.turn import Turn
 from workers.attempt import Attempt
@@ -174,10 +174,11 @@ class Connection:
     # Submits.
 
     def _submit(self, message: dict[str, Any]) -> None:
-        submit = read_submit(message, placed=self._claimant is not None)
-        if submit.attempt and self._claimant is not None:
-            self._submit_placed(self._claimant, submit)
-        elif submit.id:
+        if self._claimant is not None and "attempt" in message:
+            self._submit_placed(self._claimant, read_placed(message))
+            return
+        submit = read_submit(message)
+        if submit.id:
             self._submit_directly(submit)
         else:
             spec = self._house.registry.get(submit.function)

@@ -27,9 +27,9 @@ class ShortSink:
     def event(self, attempt: Attempt, line: bytes) -> None:
         """The short form has no events but its end."""
 
-    def final(self, attempt: Attempt, event: Event, key: str, value: bytes) -> None:
+    def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
         """The bare result, or `{"error": …}`."""
-        self.line = value if key == "result" else b'{"error":%b}' % value
+        self.line = value if key == b"result" else b'{"error":%b}' % value
         self._ended.set()
 
     def flush(self) -> None:
@@ -57,7 +57,7 @@ class DirectSink:
         """One line."""
         self._outbox.put(line + b"\n")
 
-    def final(self, attempt: Attempt, event: Event, key: str, value: bytes) -> None:
+    def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
         """The last line."""
         self._on_final(attempt)
         self._outbox.put(final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value) + b"\n")
