@@ -41,20 +41,27 @@ class Received:
 def aiosmtpd_server(*, smtputf8: bool = True) -> Iterator[Received]:
     """aiosmtpd on a free port, in a thread of its own."""
     received = Received()
-    loop = asyncio.new_event_loop()
-    options: dict[str, Any] = {"enable_SMTPUTF8": smtputf8, "decode_data": False, "loop": loop}
-    server = loop.run_until_complete(loop.create_server(lambda: SMTP(received, **options), "127.0.0.1", 0))
-    received.url = f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    thread = threading.Thread(target=loop.run_forever)
+    options: dict[str, Any] = {"enable_SMTPUTF8": smtputf8, "decode_data": False}
+    loop, over = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        server = await loop.create_server(lambda: SMTP(received, loop=loop, **options), "127.0.0.1", 0)
+        received.url = f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        listening.set()
+        await over.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # connections that are still kept
+            task.cancel()
+
+    listening = threading.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     try:
+        assert listening.wait(10)
         yield received
     finally:
-        server.close()
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(over.set)
         thread.join(10)
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
 

@@ -196,8 +196,8 @@ def test_concurrent_tasks_never_share_a_connection_and_each_mail_arrives_once(se
 def test_without_a_server_mail_goes_into_a_maildir(data_dir: Path) -> None:
     send_mail("a@x.org", "أحمد <b@y.org>", CONTENTS, SUBJECT)
     send_mails("a@x.org", ["c@y.org", "d@y.org"], "hi", "From here\n>From there")
-    outbox = mailbox.Maildir(data_dir / "outbox", lambda file: parse(file.read()), create=False)
-    messages: dict[str, Any] = {str(message["To"]): message for message in outbox}
+    outbox = mailbox.Maildir(data_dir / "outbox", create=False)
+    messages = {str(message["To"]): message for message in (parse(outbox.get_bytes(key)) for key in outbox.iterkeys())}
     assert set(messages) == {"أحمد <b@y.org>", "c@y.org", "d@y.org"}
     first = messages["أحمد <b@y.org>"]
     assert (first["Subject"], first["Return-Path"], text_of(first)) == (SUBJECT, "<a@x.org>", CONTENTS + "\n")
