@@ -85,7 +85,7 @@ class Registry:
         known = self._functions.get(function.name)
         if self._frozen:
             raise SettingsError(f"{function.target}: tasks are registered while the process boots; import its module from --tasks")
-        if known is not None and known.call is not call:
+        if known is not None and known.call != call:  # a bound method is another object each time
             raise SettingsError(
                 f"two functions are called {function.name}: {known.target} and {function.target}; give one a name of its own"
             )
