@@ -8,6 +8,7 @@ linear.
 import json
 import math
 import re
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import ujson
@@ -19,7 +20,8 @@ MAX_DEPTH = 32
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 _STRINGS = re.compile(r'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)  # possessive, and the end optional: linear even where a string never ends
-_BRACKETS = re.compile(r"[\[{]|[\]}]")
+_STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # as signed bytes: one deeper, one back
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[{]}"))
 _WHITESPACE = " \t\r\n"
 
 
@@ -55,6 +57,8 @@ class LineBuffer:
 
     def _within_limit(self, lines: list[bytes]) -> list[bytes]:
         for number, line in enumerate(lines):
+            if line.endswith(b"\r"):
+                lines[number] = line = line[:-1]
             if len(line) > self._limit:
                 self._overflow()
                 return lines[:number]
@@ -96,13 +100,13 @@ def decode_text(text: str) -> Any:
     return value
 
 
-def encode(value: Any) -> bytes:
-    """One value as JSON in UTF-8. Raises `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates,
-    cycles and depth."""
+def encode(value: Any, most_depth: int = MAX_DEPTH) -> bytes:
+    """One value as JSON in UTF-8, nested at most `most_depth` deep: one less than `MAX_DEPTH` where it is to stand in a message. Raises
+    `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates, cycles and depth."""
     try:
         if type(value) in _SCALARS or _is_plain(value, MAX_DEPTH - 2):
             return _fast(value).encode()
-        return _strict_and_shallow(value).encode()
+        return _strict_and_shallow(value, most_depth).encode()
     except (OverflowError, RecursionError) as error:
         raise ValueError(str(error) or "nested too deeply") from None
 
@@ -141,21 +145,19 @@ def _is_plain(value: Any, depth: int) -> bool:
     return True
 
 
-def _strict_and_shallow(value: Any) -> str:
+def _strict_and_shallow(value: Any, most_depth: int) -> str:
     text = _strict(value)
     try:
-        _check_depth(text)
+        _check_depth(text, most_depth)
     except BadRequest as error:
         raise ValueError(error.message) from None
     return text
 
 
-def _check_depth(text: str) -> None:
-    depth = 0
-    for bracket in _BRACKETS.finditer(_STRINGS.sub("", text)):
-        depth += 1 if bracket.group() in "[{" else -1
-        if depth > MAX_DEPTH:
-            raise BadRequest(f"nested deeper than {MAX_DEPTH}; flatten it")
+def _check_depth(text: str, most: int = MAX_DEPTH) -> None:
+    steps = _STRINGS.sub("", text).encode("ascii", "ignore").translate(_STEPS, _NO_BRACKETS)
+    if max(accumulate(memoryview(steps).cast("b")), default=0) > most:  # in C all of it: a line may be made of brackets
+        raise BadRequest(f"nested deeper than {most}; flatten it")
 
 
 def _check_surrogates(value: Any) -> None:
