@@ -78,7 +78,10 @@ class Gateway:
         return openers
 
     def _open_session(self, connection: Connection, environ: Mapping[str, Any]) -> Runner:
-        return Session(self._dispatcher, connection, self._settings).run
+        return functools.partial(self._speak, connection)
+
+    def _speak(self, connection: Connection) -> None:
+        Session(self._dispatcher, connection, self._settings).run()
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until a signal ends it."""
