@@ -167,12 +167,8 @@ class Server(Process):
         return [pid for name, pid in sorted(self._roles()) if name.startswith("worker")]
 
     def gateway_pid(self) -> int:
-        """The gateway process; fails where there is none."""
-        return next(pid for name, pid in self._roles() if name == "gateway")
-
-    def names(self) -> set[str]:
-        """What the processes are called that have a role."""
-        return {name for name, _ in self._roles()}
+        """The gateway process; waits while it is being replaced."""
+        return wait_until(lambda: dict(self._roles()).get("gateway", 0), message="there is no gateway")
 
     def _roles(self) -> list[tuple[str, int]]:
         """Names and pids of the processes that have a role: children of the first, or the first itself."""
