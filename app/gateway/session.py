@@ -229,4 +229,5 @@ class Session:
 
 
 def _asks_for(submit: Submit, stored: Stored) -> bool:
-    return same_content(submit.function, wire.encode(submit.args or {}), stored.function, stored.args)
+    args = {} if submit.args is None else submit.args
+    return same_content(submit.function, wire.encode_decoded(args), stored.function, stored.args)
