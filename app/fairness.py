@@ -11,16 +11,13 @@ from typing import Any, Protocol
 
 
 class Queued(Protocol):
-    """What can wait: dropped silently at its turn where it is no longer `waiting`."""
+    """What can wait; where it is no longer `queued` when its turn comes, it is left out."""
 
     lane: Any
     function: str
     priority: int
     order: int
-
-    @property
-    def waiting(self) -> bool:
-        """Whether it still wants its turn."""
+    queued: bool
 
 
 class _Lane:
@@ -34,23 +31,11 @@ class _Lane:
         self.asleep = False
 
     def push(self, task: Queued) -> None:
-        heapq.heappush(self.heaps.setdefault(task.function, []), (-task.priority, task.order, task))
-
-    def first(self, function: str) -> tuple[int, int, Any] | None:
-        """The best of one function's that still waits."""
-        heap = self.heaps[function]
-        while heap and not heap[0][2].waiting:
-            heapq.heappop(heap)
-        if not heap:
-            del self.heaps[function]
-            return None
-        return heap[0]
-
-    def pop(self, function: str) -> None:
-        heap = self.heaps[function]
-        heapq.heappop(heap)
-        if not heap:
-            del self.heaps[function]
+        heap = self.heaps.get(task.function)
+        if heap is None:
+            self.heaps[task.function] = [(-task.priority, task.order, task)]
+        else:
+            heapq.heappush(heap, (-task.priority, task.order, task))
 
 
 class FairQueue:
@@ -85,7 +70,10 @@ class FairQueue:
             found = self._take(lane, place)
             if found is not None:
                 self.size -= 1
-                self._keep(lane)
+                if lane.heaps:
+                    self._ready.append(lane)
+                else:
+                    del self._lanes[lane.name]
                 return found
             if lane.heaps:
                 self._put_to_sleep(lane)
@@ -111,25 +99,26 @@ class FairQueue:
             del self._sleeping[function]
 
     def _take(self, lane: _Lane, place: Callable[[str], Any]) -> tuple[Any, Any] | None:
+        """The best of those heads of the lane's heaps for which there is a place."""
         best: tuple[int, int, Any] | None = None
         where: Any = None
-        for function in tuple(lane.heaps):
-            first = lane.first(function)
-            if first is None or (best is not None and best < first):
-                continue
-            found = place(function)
-            if found is not None:
-                best, where = first, found
+        heaps = lane.heaps
+        for function in tuple(heaps):
+            heap = heaps[function]
+            while heap and not heap[0][2].queued:
+                heapq.heappop(heap)
+            if not heap:
+                del heaps[function]
+            elif (best is None or heap[0] < best) and (found := place(function)) is not None:
+                best, where = heap[0], found
         if best is None:
             return None
-        lane.pop(best[2].function)
-        return best[2], where
-
-    def _keep(self, lane: _Lane) -> None:
-        if lane.heaps:
-            self._ready.append(lane)
-        else:
-            del self._lanes[lane.name]
+        task = best[2]
+        heap = heaps[task.function]
+        heapq.heappop(heap)
+        if not heap:
+            del heaps[task.function]
+        return task, where
 
     def _wake(self, lane: _Lane) -> None:
         lane.asleep = False

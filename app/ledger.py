@@ -6,7 +6,6 @@ worker, an acknowledgement) follows the commit. Who asked and why is not known h
 
 import itertools
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -35,7 +34,7 @@ class Ledger:
         self._turn = turn
         self._loop = loop
         self._batch: list[Record] = []
-        self._place: Callable[[str], Link | None] = pool.place
+        self._quotas = pool.quotas
         self._turn_due = False
 
     # What happens to a task. Each of these leaves a record, and the records of one turn are one commit.
@@ -96,8 +95,9 @@ class Ledger:
     def release(self, task: Task) -> None:
         """Its slot is free."""
         task.link.give(task)
-        self._pool.quotas[task.function].running -= 1
-        self.turn()
+        self._quotas[task.function].running -= 1
+        if not self._turn_due:
+            self.turn()
 
     def cancel_queued(self, task: Task, error: HandoffError) -> bool:
         """Cancel it where no worker has it."""
@@ -148,16 +148,16 @@ class Ledger:
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
-        queue, pool, batch = self.queue, self._pool, self._batch
+        queue, pool, quotas, batch = self.queue, self._pool, self._quotas, self._batch
         for function in queue.held_back:
             queue.wake(function, pool.places(function))
-        while (found := queue.pop(self._place)) is not None:
+        while (found := queue.pop(pool.place)) is not None:
             task, link = found
             task.queued = False
             task.advance(Event.DISPATCHED)
             task.attempt += 1
             link.take(task)
-            pool.quotas[task.function].running += 1
+            quotas[task.function].running += 1
             batch.append((Kind.DISPATCH, task, 0, b"", False, link))
 
     # After the commit.
@@ -165,17 +165,16 @@ class Ledger:
     def _committed(self, batch: list[Record], known: frozenset[Key]) -> None:
         acknowledging = set()
         for kind, task, seq, line, final, link in batch:
-            if task is not None and known and task.key in known:
+            if known and task is not None and task.key in known:
                 if kind is Kind.ACCEPT:
                     self._known_already(task)
-            elif kind is Kind.EVENT:
-                self._show(task, seq, line, final)
-                if link is not None:
-                    link.to_ack += 1
-                    acknowledging.add(link)
-            elif kind is Kind.DISPATCH:
+                continue
+            if kind is Kind.DISPATCH:
                 self._send(task, link)
-            elif kind is Kind.NOTE:
+                continue
+            if kind is Kind.EVENT:
+                self._show(task, seq, line, final)
+            if link is not None:
                 link.to_ack += 1
                 acknowledging.add(link)
         for connection in acknowledging:
@@ -186,7 +185,7 @@ class Ledger:
         for watcher in task.watchers:
             watcher.deliver(seq, line, final)
         if final:
-            task.watchers = []
+            task.watchers.clear()
             del self.live[task.key]
 
     def _send(self, task: Any, link: Link) -> None:

@@ -112,12 +112,7 @@ class Link:
         self.lost_at = 0.0
         self.asked_at = 0.0
         self.stale = False
-        self.busy_until = 0.0
-
-    @property
-    def usable(self) -> bool:
-        """Whether tasks may be sent to it now."""
-        return self.connection is not None and not self.stale and time.monotonic() >= self.busy_until
+        self.resting = False
 
     def take(self, task: Task) -> None:
         """The task gets a slot here."""

@@ -118,12 +118,16 @@ _SUBMIT_KEYS = frozenset({"id", "function", "args", "events", "priority", "delay
 def read_submit(message: dict[str, Any]) -> Submit:
     """A submit of a client, checked; raises `BadRequest`."""
     function, args = _read_call(message)
-    task_id = check_id(message["id"]) if "id" in message else ""
-    final_only = _choice(message["events"], "events", "all", "final") if "events" in message else False
+    known = 1 + ("args" in message)
+    task_id, final_only = "", False
+    if "id" in message:
+        known += 1
+        task_id = check_id(message["id"])
+    if "events" in message:
+        known += 1
+        final_only = _choice(message["events"], "events", "all", "final")
     submit = Submit(task_id, function, args, final_only)
-    if len(message) == 1 + ("id" in message) + ("args" in message) + ("events" in message):
-        return submit
-    return _read_options(message, submit)
+    return submit if len(message) == known else _read_options(message, submit)
 
 
 def read_placed(message: dict[str, Any]) -> Submit:

@@ -110,8 +110,11 @@ class Pool:
         best: Link | None = None
         least = 1 << 30
         for link in quota.links:
-            used, slots = (link.used_processes, link.process_slots) if quota.in_process else (link.used, link.slots)
-            if used < slots and used < least and link.usable:
+            if quota.in_process:
+                used, slots = link.used_processes, link.process_slots
+            else:
+                used, slots = link.used, link.slots
+            if used < slots and used < least and not link.resting:
                 best, least = link, used
         return best
 
@@ -119,19 +122,25 @@ class Pool:
         """At most how many tasks of this function could be placed now."""
         quota = self.quotas[function]
         free = sum(
-            link.process_slots - link.used_processes if quota.in_process else link.slots - link.used for link in quota.links if link.usable
+            link.process_slots - link.used_processes if quota.in_process else link.slots - link.used
+            for link in quota.links
+            if not link.resting
         )
         return min(free, quota.limit - quota.running)
 
     def busy(self, link: Link) -> None:
         """It had no slot after all; leave it alone for a moment."""
-        link.busy_until = time.monotonic() + BUSY_FOR
-        self._loop.timer(BUSY_FOR).start(self._room)
+        link.resting = True
+        self._loop.timer(BUSY_FOR).start(self._rested, link)
 
     def catalogue(self) -> list[dict[str, Any]]:
         """Every function that some link offers, by name."""
         entries = {entry["name"]: entry for link in self.links.values() for entry in link.catalogue}
         return [entries[name] for name in sorted(entries)]
+
+    def _rested(self, link: Link) -> None:
+        link.resting = False
+        self._room()
 
     def _room(self) -> None:
         assert self._listener is not None

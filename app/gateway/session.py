@@ -44,9 +44,19 @@ class Watch:
         self.task: Task | None = None
 
     def deliver(self, seq: int, line: bytes, final: bool) -> None:
-        """As `Watcher.deliver`."""
-        if self.live and seq > self.seen:
-            self.session.show(self, seq, line, final)
+        """As `Watcher.deliver`; to a reader that is behind, only once it has caught up."""
+        if not self.live or seq <= self.seen:
+            return
+        session = self.session
+        if session.outbox.unsent > session.half_full:
+            session.catch_up(self)
+            return
+        self.seen = seq
+        if final:
+            session.watches.pop(self.key[1], None)
+            session.queue(line)
+        elif not self.final_only:
+            session.queue(line)
 
     def already_known(self) -> None:
         """As `Watcher.already_known`: show what the journal has, if it is the same task."""
@@ -55,15 +65,17 @@ class Watch:
 
 
 class Session:
-    """Speaks the full form on one connection until it ends."""
+    """Speaks the full form on one connection until it ends. `watches` are the tasks that it is shown and that are not over, by id."""
 
     def __init__(self, dispatcher: Dispatcher, connection: Connection, settings: Settings) -> None:
         self._dispatcher = dispatcher
         self._connection = connection
         self._owner = connection.owner
+        self.outbox = connection.outbox
+        self.queue = connection.queue
         self._max_unfinished = settings.max_unfinished
-        self._half_full = settings.max_unsent // 2
-        self._watches: dict[str, Watch] = {}
+        self.half_full = settings.max_unsent // 2
+        self.watches: dict[str, Watch] = {}
         self._behind: deque[Watch] = deque()
         self._catching_up = False
         self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -84,21 +96,10 @@ class Session:
                         connection.close(UNSUPPORTED_DATA, "text messages only")
                         return
                     self._handle(message)
-                if connection.outbox.unsent > self._half_full:
-                    connection.outbox.wait_open(self._half_full)
+                if self.outbox.unsent > self.half_full:
+                    self.outbox.wait_open(self.half_full)
         finally:
             self._leave()
-
-    def show(self, watch: Watch, seq: int, line: bytes, final: bool) -> None:
-        """An event as it comes. Called in the hub."""
-        if self._connection.outbox.unsent > self._half_full:
-            self.catch_up(watch)
-            return
-        watch.seen = seq
-        if final:
-            self._watches.pop(watch.key[1], None)
-        if final or not watch.final_only:
-            self._connection.queue(line)
 
     def catch_up(self, watch: Watch) -> None:
         """Show it from the journal, as the socket drains, until it is up to date."""
@@ -119,10 +120,10 @@ class Session:
             else:
                 self._request(message)
         except HandoffError as error:
-            self._connection.queue(refusal(error, readable_id(message)))
+            self.queue(refusal(error, readable_id(message)))
         except Exception:
             log.exception("message-failed", extra={"connection": self._connection.id})
-            self._connection.queue(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
+            self.queue(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
 
     def _request(self, message: dict[str, Any]) -> None:
         for key, answer in self._requests.items():
@@ -132,7 +133,7 @@ class Session:
         raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
 
     def _submit(self, message: dict[str, Any]) -> None:
-        if len(self._watches) >= self._max_unfinished:
+        if len(self.watches) >= self._max_unfinished:
             raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
         if "id" not in message:
             message["id"] = new_id()
@@ -143,17 +144,17 @@ class Session:
             self._watch(watch, task)
 
     def _watch(self, watch: Watch, task: Task) -> None:
-        before = self._watches.get(task.id)
+        before = self.watches.get(task.id)
         if before is not None:
             self._unwatch(before)
-        self._watches[task.id] = watch
+        self.watches[task.id] = watch
         watch.task = task
         if watch not in task.watchers:
             task.watchers.append(watch)
             self.catch_up(watch)
 
     def _unwatch(self, watch: Watch) -> None:
-        del self._watches[watch.key[1]]
+        del self.watches[watch.key[1]]
         watch.live = False
         if watch.task is not None and watch in watch.task.watchers:
             watch.task.watchers.remove(watch)
@@ -176,13 +177,13 @@ class Session:
         if type(wanted) is not dict or not wanted.keys() <= {"limit"}:
             raise BadRequest('"list" wants {"limit": a number}')
         limit = read_whole({"limit": 100, **wanted}, "limit", 1, MAX_LISTED)
-        self._connection.queue(wire.encode({"list": self._dispatcher.list(self._owner, limit)}))
+        self.queue(wire.encode({"list": self._dispatcher.list(self._owner, limit)}))
 
     def _describe(self, message: dict[str, Any]) -> None:
-        self._connection.queue(wire.encode({"describe": self._dispatcher.describe()}))
+        self.queue(wire.encode({"describe": self._dispatcher.describe()}))
 
     def _ping(self, message: dict[str, Any]) -> None:
-        self._connection.queue(wire.encode({"pong": message["ping"]}))
+        self.queue(wire.encode({"pong": message["ping"]}))
 
     # Catching up, in a greenlet that exists only while there is something to show again.
 
@@ -198,14 +199,14 @@ class Session:
     def _replay(self, watch: Watch) -> None:
         """Show what the journal has; then take events as they come. Between the last read and that, nothing may be missed."""
         while True:
-            self._connection.outbox.wait_below(self._half_full)
+            self.outbox.wait_below(self.half_full)
             stored = self._dispatcher.journal.read(watch.key, watch.seen, REPLAY_AT_ONCE)
             if stored is None:  # its first commit is still to come
                 watch.live = True
                 return
             if watch.submit is not None and not _asks_for(watch.submit, stored):
-                self._connection.queue(refusal(IdConflict(watch.key[1]), watch.key[1]))
-                self._watches.pop(watch.key[1], None)
+                self.queue(refusal(IdConflict(watch.key[1]), watch.key[1]))
+                self.watches.pop(watch.key[1], None)
                 return
             for said in stored.events:
                 self._show_again(watch, said)
@@ -216,13 +217,13 @@ class Session:
     def _show_again(self, watch: Watch, said: Said) -> None:
         watch.seen, line, final = said
         if final or not watch.final_only:
-            self._connection.queue(line)
+            self.queue(line)
         if final:
-            self._watches.pop(watch.key[1], None)
+            self.watches.pop(watch.key[1], None)
 
     def _leave(self) -> None:
         """The connection is over: its tasks go on, but for those that were to end with it."""
-        for watch in list(self._watches.values()):
+        for watch in list(self.watches.values()):
             self._unwatch(watch)
             if watch.submit is not None and watch.submit.cancel_on_disconnect:
                 self._dispatcher.cancel(self._owner, watch.key[1])
