@@ -18,6 +18,10 @@ def echo(ws: Connection, text: str) -> None:
     ws.send(text)
 
 
+def size(ws: Connection, text: str) -> None:
+    ws.send(str(len(text)))
+
+
 def fail(ws: Connection, text: str) -> None:
     raise RuntimeError("told to fail")
 
@@ -66,8 +70,14 @@ def task(ws: Connection, text: str) -> None:
     ws.send(str(call(text, {"seconds": 0.05} if text == "sleep" else {"said": text})))
 
 
+def mail(ws: Connection, text: str) -> None:
+    """Slow, so that many of them wait."""
+    time.sleep(0.2)
+    call("send_mail", {"from": "a@example.org", "to": "b@example.org", "contents": "told to"})
+
+
 running: list[str] = []
-COMMANDS = {function.__name__: function for function in (echo, fail, block, count, flood, chorus, close, task)}
+COMMANDS = {function.__name__: function for function in (echo, size, fail, block, count, flood, chorus, close, task, mail)}
 
 
 @on_message(binary=True)
