@@ -133,11 +133,11 @@ class Session:
         raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
 
     def _submit(self, message: dict[str, Any]) -> None:
-        if len(self.watches) >= self._max_unfinished:
-            raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
-        if "id" not in message:
-            message["id"] = new_id()
         submit = read_submit(message)
+        if len(self.watches) >= self._max_unfinished and submit.id not in self.watches:
+            raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
+        if not submit.id:
+            submit = submit._replace(id=new_id())
         watch = Watch(self, (self._owner, submit.id), final_only=submit.final_only, submit=submit)
         task = self._dispatcher.submit(self._owner, self, submit, watch)
         if task is not None:
