@@ -147,6 +147,7 @@ class Session:
         before = self.watches.get(task.id)
         if before is not None:
             self._unwatch(before)
+            watch.submit = watch.submit or before.submit  # what it said of a disconnect still holds
         self.watches[task.id] = watch
         watch.task = task
         if watch not in task.watchers:
