@@ -61,8 +61,9 @@ def start(chosen: Settings) -> int:
     try:
         return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses)).run()
     finally:
-        for address in addresses.values():
-            listeners.forget(address)
+        for role in roles:
+            role.listener.close()
+            listeners.forget(addresses[role.name])
 
 
 def _workers(chosen: Settings) -> list[Role]:

@@ -90,6 +90,13 @@ def test_a_signal_ends_the_whole_tree(start_server: Start, number: int) -> None:
     assert "did not end in time" not in server.log()
 
 
+def test_there_is_nothing_to_warn_of(start_server: Start) -> None:
+    server = start_server(env={"PYTHONWARNINGS": "error"})
+    echo(server)
+    assert server.stop() == 0
+    assert "Warning:" not in server.log()
+
+
 def test_idle_connections_do_not_hold_a_stop_up(start_server: Start) -> None:
     server = start_server()
     with TextClient(server.text_address), WsClient(server.ws_url):
