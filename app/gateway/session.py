@@ -96,8 +96,8 @@ class Session:
                         connection.close(UNSUPPORTED_DATA, "text messages only")
                         return
                     self._handle(message)
-                if self.outbox.unsent > self.half_full:
-                    self.outbox.wait_open(self.half_full)
+                    if self.outbox.unsent > self.half_full:
+                        self.outbox.wait_open(self.half_full)
         finally:
             self._leave()
 
@@ -210,6 +210,7 @@ class Session:
                 self.watches.pop(watch.key[1], None)
                 return
             for said in stored.events:
+                self.outbox.wait_below(self.half_full)
                 self._show_again(watch, said)
             if len(stored.events) < REPLAY_AT_ONCE and (stored.final or watch.task is None or watch.task.kept <= watch.seen):
                 watch.live = True
