@@ -13,7 +13,7 @@ import gevent
 
 from app import wire
 from app.dispatch import MAX_LISTED, Dispatcher
-from app.errors import BadRequest, Busy, HandoffError, IdConflict, Unavailable
+from app.errors import BadRequest, Busy, HandoffError, IdConflict, Unavailable, UnknownTask
 from app.gateway.websocket import Connection
 from app.journal import Said, Stored
 from app.messages import Submit, check_id, new_id, read_submit, read_whole, readable_id, refusal
@@ -44,11 +44,11 @@ class Watch:
         self.task: Task | None = None
 
     def deliver(self, seq: int, line: bytes, final: bool) -> None:
-        """As `Watcher.deliver`; to a reader that is behind, only once it has caught up."""
+        """As `Watcher.deliver`; to a reader that is behind, or was shown nothing of what came before, only once it has caught up."""
         if not self.live or seq <= self.seen:
             return
         session = self.session
-        if session.outbox.unsent > session.half_full:
+        if session.outbox.unsent > session.half_full or (seq > self.seen + 1 and not self.final_only):
             session.catch_up(self)
             return
         self.seen = seq
@@ -201,20 +201,24 @@ class Session:
         """Show what the journal has; then take events as they come. Between the last read and that, nothing may be missed."""
         while True:
             self.outbox.wait_below(self.half_full)
+            was_kept = watch.task is None or watch.task.kept > 0
             stored = self._dispatcher.journal.read(watch.key, watch.seen, REPLAY_AT_ONCE)
-            if stored is None:  # its first commit is still to come
-                watch.live = True
+            if stored is None and was_kept:
+                self._refuse(watch, UnknownTask(watch.key[1]))  # forgotten meanwhile
                 return
-            if watch.submit is not None and not _asks_for(watch.submit, stored):
-                self.queue(refusal(IdConflict(watch.key[1]), watch.key[1]))
-                self.watches.pop(watch.key[1], None)
+            if stored is not None and watch.submit is not None and not _asks_for(watch.submit, stored):
+                self._refuse(watch, IdConflict(watch.key[1]))
                 return
-            for said in stored.events:
+            for said in stored.events if stored is not None else ():
                 self.outbox.wait_below(self.half_full)
                 self._show_again(watch, said)
-            if len(stored.events) < REPLAY_AT_ONCE and (stored.final or watch.task is None or watch.task.kept <= watch.seen):
+            if _is_up_to_date(watch, stored):
                 watch.live = True
                 return
+
+    def _refuse(self, watch: Watch, error: HandoffError) -> None:
+        self.queue(refusal(error, watch.key[1]))
+        self.watches.pop(watch.key[1], None)
 
     def _show_again(self, watch: Watch, said: Said) -> None:
         watch.seen, line, final = said
@@ -229,6 +233,13 @@ class Session:
             self._unwatch(watch)
             if watch.submit is not None and watch.submit.cancel_on_disconnect:
                 self._dispatcher.cancel(self._owner, watch.key[1])
+
+
+def _is_up_to_date(watch: Watch, stored: Stored | None) -> bool:
+    """Whether there is nothing more to read; where nothing is stored, the first commit is still to come."""
+    if stored is not None and (len(stored.events) == REPLAY_AT_ONCE or stored.final or watch.task is None):
+        return len(stored.events) < REPLAY_AT_ONCE
+    return watch.task is None or watch.task.kept <= watch.seen
 
 
 def _asks_for(submit: Submit, stored: Stored) -> bool:
