@@ -4,6 +4,7 @@ A reader that does not keep up is not sent live events beyond its bound: they ar
 bytes of the connection are in `app/gateway/websocket.py`; what becomes of a task is decided in `app/dispatch.py`.
 """
 
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -161,6 +162,8 @@ class Session:
             watch.task.watchers.remove(watch)
 
     def _cancel(self, message: dict[str, Any]) -> None:
+        if message["cancel"] is not True:
+            raise BadRequest('"cancel" wants true')
         self._dispatcher.cancel(self._owner, check_id(message.get("id")))
 
     def _attach(self, message: dict[str, Any]) -> None:
@@ -232,7 +235,8 @@ class Session:
         for watch in list(self.watches.values()):
             self._unwatch(watch)
             if watch.submit is not None and watch.submit.cancel_on_disconnect:
-                self._dispatcher.cancel(self._owner, watch.key[1])
+                with contextlib.suppress(UnknownTask):  # over, and forgotten
+                    self._dispatcher.cancel(self._owner, watch.key[1])
 
 
 def _is_up_to_date(watch: Watch, stored: Stored | None) -> bool:
