@@ -34,8 +34,14 @@ class Ledger:
         self._turn = turn
         self._loop = loop
         self._batch: list[Record] = []
+        self._timers: dict[Task, Any] = {}
         self._quotas = pool.quotas
         self._turn_due = False
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a place, or for their time."""
+        return self.queue.size + len(self._timers)
 
     # What happens to a task. Each of these leaves a record, and the records of one turn are one commit.
 
@@ -120,17 +126,18 @@ class Ledger:
         if task.queued:
             task.queued = False
             self.queue.drop()
+        elif task in self._timers:
+            self._timers.pop(task).close()
 
     def _later(self, seconds: float, task: Task) -> None:
-        timer = self._loop.timer(seconds)
-        timer.start(self._due, timer, task)
+        timer = self._timers[task] = self._loop.timer(seconds)
+        timer.start(self._due, task)
 
-    def _due(self, timer: Any, task: Task) -> None:
-        timer.close()
+    def _due(self, task: Task) -> None:
+        self._timers.pop(task).close()
         if task.state is State.RETRYING:
             task.advance(Event.DUE)
-        if task.waiting and not task.queued and task.key in self.live:
-            self._queue(task)
+        self._queue(task)
 
     # The end of a turn.
 
