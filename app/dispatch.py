@@ -121,7 +121,7 @@ class Dispatcher:
         quota = self._pool.quotas.get(function)
         if quota is None:
             raise UnknownFunction(function)
-        if self._ledger.queue.size >= self._max_queue:
+        if self._ledger.waiting >= self._max_queue:
             raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)
 
 
