@@ -12,7 +12,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from app import wire
-from app.errors import Busy, Cancelled, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
+from app.errors import Busy, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
 from app.journal import Journal
 from app.ledger import Ledger
 from app.messages import Submit, new_id
@@ -22,7 +22,6 @@ from app.rundir import RunDirectory
 from app.settings import Settings
 from app.task import Key, Task, Watcher
 from app.turn import Turn
-from app.wire import encode_line
 
 MAX_LISTED = 1000
 
@@ -87,10 +86,10 @@ class Dispatcher:
     def cancel(self, owner: str, task_id: str) -> None:
         """Cancel a task; one that is over stays as it is. Raises `UnknownTask`."""
         task = self.find(owner, task_id)
-        if task is not None and not self._ledger.cancel_queued(task, Cancelled("cancelled before it began")):
+        if task is not None and not self._ledger.cancel_queued(task):
             task.cancelling = True
-            if task.sent and task.link is not None and task.link.connection is not None:
-                task.link.send(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+            if task.sent:
+                task.link.cancel(task)
 
     def list(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """The owner's tasks, newest first."""

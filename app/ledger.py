@@ -9,7 +9,7 @@ import logging
 from functools import partial
 from typing import Any
 
-from app.errors import HandoffError, Unavailable
+from app.errors import Cancelled, HandoffError, Unavailable
 from app.fairness import FairQueue
 from app.journal import Journal, Kind, Record
 from app.link import Link, LinkConnection
@@ -17,7 +17,6 @@ from app.messages import Event, State, accepted_line, ending_line, event_line
 from app.pool import Pool
 from app.task import Key, Task
 from app.turn import Turn
-from app.wire import encode_line
 
 log = logging.getLogger(__name__)
 
@@ -89,14 +88,16 @@ class Ledger:
         """It is `RETRYING`: give its slot back, and queue it again after that many seconds."""
         if task.link is not None:
             self.release(task)
-        self._later(after, task)
+        if not task.cancelling or not self.cancel_queued(task):
+            self._later(after, task)
 
     def put_back(self, task: Task) -> None:
         """It never began where it was sent to: queue it again in its old place; that was no attempt."""
         if task.advance(Event.RETURNED):
             task.attempt -= 1
             self.release(task)
-            self._queue(task)
+            if not task.cancelling or not self.cancel_queued(task):
+                self._queue(task)
 
     def release(self, task: Task) -> None:
         """Its slot is free."""
@@ -105,9 +106,16 @@ class Ledger:
         if not self._turn_due:
             self.turn()
 
-    def cancel_queued(self, task: Task, error: HandoffError) -> bool:
-        """Cancel it where no worker has it."""
-        return task.link is None and self.end(task, Event.CANCELLED, error)
+    def cancel_queued(self, task: Task) -> bool:
+        """Cancel it where no worker has it. While the journal has not said that it is new, nothing may be recorded of it: then once it
+        has."""
+        if task.link is not None:
+            return False
+        task.cancelling = True
+        self._leave_queue(task)
+        if task.kept:
+            self.end(task, Event.CANCELLED, Cancelled("cancelled before it began" if task.attempt == 0 else "cancelled, not tried again"))
+        return True
 
     def turn(self) -> None:
         """Something changed: at the end of this turn see who can be placed, and commit."""
@@ -181,11 +189,18 @@ class Ledger:
                 continue
             if kind is Kind.EVENT:
                 self._show(task, seq, line, final)
+            elif kind is Kind.ACCEPT:
+                self._accepted(task)
             if link is not None:
                 link.to_ack += 1
                 acknowledging.add(link)
         for connection in acknowledging:
             connection.acknowledge()
+
+    def _accepted(self, task: Any) -> None:
+        task.kept = 1
+        if task.cancelling:
+            self.cancel_queued(task)
 
     def _show(self, task: Any, seq: int, line: bytes, final: bool) -> None:
         task.kept = seq
@@ -207,7 +222,7 @@ class Ledger:
             return
         task.sent = True
         if task.cancelling:
-            link.send(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+            link.cancel(task)
 
     def _known_already(self, task: Task) -> None:
         """The journal has had this key before: this was no new task, and whoever submitted it is shown the old one."""

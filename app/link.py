@@ -140,9 +140,17 @@ class Link:
         self.connection.outbox.put(line)
 
     def claim(self, journal: str) -> None:
-        """The first line on a new connection: who we are, and which tasks we believe to be there."""
-        claims = [[task.id, task.attempt, task.kept] for task in self.tasks.values() if task.sent]
-        self.send(encode_line({"claim": claims, "journal": journal}))
+        """The first lines on a new connection: who we are, which tasks we believe to be there, and which of them are to be cancelled."""
+        sent = [task for task in self.tasks.values() if task.sent]
+        self.send(encode_line({"claim": [[task.id, task.attempt, task.kept] for task in sent], "journal": journal}))
+        for task in sent:
+            if task.cancelling:
+                self.cancel(task)
+
+    def cancel(self, task: Task) -> None:
+        """Have a task that was sent cancelled there; where the connection is lost, with the next claim."""
+        if self.connection is not None:
+            self.connection.outbox.put(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
 
     def ask(self) -> None:
         """Ask for a sign of life."""
