@@ -35,7 +35,7 @@ class Dispatcher:
         self.journal = journal
         self._max_queue = settings.max_queue
         self._pool = Pool(journal.id, rundir, settings.pool, turn, loop)
-        self._ledger = Ledger(journal, self._pool, turn, loop)
+        self._ledger = Ledger(journal, self._pool.places, turn, loop)
         self._draining = False
 
     def start(self) -> None:
@@ -117,8 +117,7 @@ class Dispatcher:
     def _check_room(self, function: str) -> None:
         if self._draining:
             raise Busy("this gateway is leaving; send it again in a moment, with the same id", 1.0)
-        quota = self._pool.quotas.get(function)
-        if quota is None:
+        if not self._pool.places.knows(function):
             raise UnknownFunction(function)
         if self._ledger.waiting >= self._max_queue:
             raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)

@@ -14,7 +14,7 @@ from app.fairness import FairQueue
 from app.journal import Journal, Kind, Record
 from app.link import Link, LinkConnection
 from app.messages import Event, State, accepted_line, ending_line, event_line
-from app.pool import Pool
+from app.places import Places
 from app.task import Key, Task
 from app.turn import Turn
 
@@ -24,17 +24,16 @@ log = logging.getLogger(__name__)
 class Ledger:
     """Of one gateway process."""
 
-    def __init__(self, journal: Journal, pool: Pool, turn: Turn, loop: Any) -> None:
+    def __init__(self, journal: Journal, places: Places, turn: Turn, loop: Any) -> None:
         self.journal = journal
         self.live: dict[Key, Task] = {}
         self.queue = FairQueue()
         self.next_order = itertools.count().__next__
-        self._pool = pool
+        self._places = places
         self._turn = turn
         self._loop = loop
         self._batch: list[Record] = []
         self._timers: dict[Task, Any] = {}
-        self._quotas = pool.quotas
         self._turn_due = False
 
     @property
@@ -101,8 +100,7 @@ class Ledger:
 
     def release(self, task: Task) -> None:
         """Its slot is free."""
-        task.link.give(task)
-        self._quotas[task.function].running -= 1
+        self._places.give(task)
         if not self._turn_due:
             self.turn()
 
@@ -163,16 +161,15 @@ class Ledger:
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
-        queue, pool, quotas, batch = self.queue, self._pool, self._quotas, self._batch
+        queue, places, batch = self.queue, self._places, self._batch
         for function in queue.held_back:
-            queue.wake(function, pool.places(function))
-        while (found := queue.pop(pool.place)) is not None:
+            queue.wake(function, places.room(function))
+        while (found := queue.pop(places.find)) is not None:
             task, link = found
             task.queued = False
             task.advance(Event.DISPATCHED)
             task.attempt += 1
-            link.take(task)
-            quotas[task.function].running += 1
+            places.take(task, link)
             batch.append((Kind.DISPATCH, task, 0, b"", False, link))
 
     # After the commit.

@@ -1,5 +1,7 @@
-"""One worker process as the gateway knows it: its kept connection, its slots, and the tasks that it has. Which link gets a task is the
-pool's; what the lines mean for a task is dispatch's."""
+"""One worker process as the gateway knows it: its kept connection, its slots, and the tasks that it has.
+
+Which link gets a task is in `app/places.py`; what the lines mean for a task is in `app/reports.py`.
+"""
 
 import logging
 import time
@@ -113,25 +115,6 @@ class Link:
         self.asked_at = 0.0
         self.stale = False
         self.resting = False
-
-    def take(self, task: Task) -> None:
-        """The task gets a slot here."""
-        task.link = self
-        self.tasks[task.id] = task
-        if self.offers[task.function].in_process:
-            self.used_processes += 1
-        else:
-            self.used += 1
-
-    def give(self, task: Task) -> None:
-        """The task is here no more."""
-        del self.tasks[task.id]
-        task.link = None
-        task.sent = False
-        if self.offers[task.function].in_process:
-            self.used_processes -= 1
-        else:
-            self.used -= 1
 
     def send(self, line: bytes) -> None:
         """Queue a line. Raises `Unavailable` while there is no connection."""

@@ -1,6 +1,7 @@
-"""The workers that a gateway knows: where they are looked for, which one a task goes to, and when one is given up.
+"""The workers that a gateway knows: where they are looked for, and when one is given up.
 
-Local workers are met in the run directory, others at the addresses of `--pool`. What a task becomes when its worker is gone is dispatch's.
+Local workers are met in the run directory, others at the addresses of `--pool`. Which of them a task goes to is in `app/places.py`; what a
+task becomes when its worker is gone is in `app/reports.py`.
 """
 
 import logging
@@ -13,8 +14,8 @@ from gevent.event import Event as Signal
 from app.address import Address
 from app.client import TaskConnection
 from app.errors import HandoffError, Unavailable
-from app.fairness import bulkhead
 from app.link import BUSY_FOR, Link, LinkConnection
+from app.places import Places
 from app.rundir import RunDirectory
 from app.turn import Turn
 
@@ -48,29 +49,6 @@ class Listener(Protocol):
         """It is given up."""
 
 
-class Quota:
-    """How many tasks of one function run over all links, of how many that may."""
-
-    __slots__ = ("in_process", "limit", "links", "running")
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.limit = 0
-        self.in_process = False
-        self.links: list[Link] = []
-
-    def set(self, links: list[Link], name: str) -> None:
-        """Count anew: these links offer the function now."""
-        self.links = links
-        if not links:
-            self.limit = 0
-            return
-        offer = links[0].offers[name]
-        self.in_process = offer.in_process
-        slots = sum(link.process_slots if offer.in_process else link.slots for link in links)
-        self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots))
-
-
 class Pool:
     """All links, by instance."""
 
@@ -84,7 +62,7 @@ class Pool:
         self._greenlets: list[Any] = []
         self._connecting: set[str] = set()
         self.links: dict[str, Link] = {}
-        self.quotas: dict[str, Quota] = {}
+        self.places = Places()
         self.met = Signal()
 
     def start(self, listener: Listener) -> None:
@@ -101,32 +79,6 @@ class Pool:
         for link in self.links.values():
             if link.connection is not None:
                 link.connection.close()
-
-    def place(self, function: str) -> Link | None:
-        """The least busy link that may be given a task of this function now."""
-        quota = self.quotas[function]
-        if quota.running >= quota.limit:
-            return None
-        best: Link | None = None
-        least = 1 << 30
-        for link in quota.links:
-            if quota.in_process:
-                used, slots = link.used_processes, link.process_slots
-            else:
-                used, slots = link.used, link.slots
-            if used < slots and used < least and not link.resting:
-                best, least = link, used
-        return best
-
-    def places(self, function: str) -> int:
-        """At most how many tasks of this function could be placed now."""
-        quota = self.quotas[function]
-        free = sum(
-            link.process_slots - link.used_processes if quota.in_process else link.slots - link.used
-            for link in quota.links
-            if not link.resting
-        )
-        return min(free, quota.limit - quota.running)
 
     def busy(self, link: Link) -> None:
         """It had no slot after all; leave it alone for a moment."""
@@ -147,10 +99,7 @@ class Pool:
         self._listener.on_room()
 
     def _count(self) -> None:
-        links = [link for link in self.links.values() if link.connection is not None and not link.stale]
-        for name in {*self.quotas, *(name for link in links for name in link.offers)}:
-            quota = self.quotas.setdefault(name, Quota())
-            quota.set([link for link in links if name in link.offers], name)
+        self.places.count([link for link in self.links.values() if link.connection is not None and not link.stale])
         self._room()
 
     # Local workers: a socket each in the run directory.

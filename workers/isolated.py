@@ -6,9 +6,7 @@ runs, SIGUSR2 says that its time is up.
 """
 
 import contextlib
-import ctypes
 import logging
-import os
 import signal
 import socket
 import sys
@@ -19,6 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app import wire
+from app.child import die_with_parent
 from app.errors import Failed, HandoffError
 from app.messages import Event
 from workers.attempt import retry_after
@@ -27,7 +26,6 @@ from workers.registry import REGISTRY, Function
 
 log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
 _PROGRESS_EVERY = 0.05
 _MAX_LINE = 64 * 1024 * 1024
 _LATE = {signal.SIGUSR1: TaskCancelled, signal.SIGUSR2: TimeLimitExceeded}
@@ -107,9 +105,9 @@ class IsolatedContext(TaskContext):
         self.check()
 
 
-def main(fd: int) -> None:
-    """Serve the worker at the other end of `fd` until it closes."""
-    _die_with_parent()
+def main(fd: int, parent: int) -> None:
+    """Serve the worker (process `parent`) at the other end of `fd` until it closes."""
+    die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to the whole group; the worker decides when this ends
     for number in _LATE:
         signal.signal(number, _interrupt)
@@ -178,13 +176,5 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
         raise interrupt
 
 
-def _die_with_parent() -> None:
-    """The kernel kills this process when the worker dies, even in C code that never reads the socket."""
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        os._exit(1)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

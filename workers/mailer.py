@@ -125,6 +125,7 @@ class MaildirMailer:
                 self._write(message)
         except OSError as error:
             raise Failed(f"the mail cannot be written to the outbox: {error.strerror}") from None
+        time.sleep(0)  # files block the hub; let it turn between two, so that progress is seen and neighbours run
 
     def _write(self, message: bytes) -> None:
         """Under `tmp` first, so that a reader of `new` only sees whole mails."""

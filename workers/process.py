@@ -91,7 +91,7 @@ class _Process:
     def __init__(self, load: dict[str, Any]) -> None:
         ours, theirs = socket.socketpair()
         environ = {**os.environ, "PYTHONPATH": _ROOT}
-        command = [sys.executable, "-m", "workers.isolated", str(theirs.fileno())]
+        command = [sys.executable, "-m", "workers.isolated", str(theirs.fileno()), str(os.getpid())]
         self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environ)
         theirs.close()
         self._socket = ours
