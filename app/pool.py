@@ -116,8 +116,8 @@ class Pool:
         address = rundir.address(instance)
         try:
             link = self._meet(address, local=True)
-        except HandoffError:
-            refused[instance] = refused.get(instance, 0) + 1
+        except HandoffError as error:
+            refused[instance] = refused.get(instance, 0) + _is_refused(error)
             if refused[instance] > 1 / LOOK_EVERY:  # nobody has answered there for a second: it was killed
                 rundir.forget(instance)
                 del refused[instance]
@@ -203,9 +203,11 @@ class Pool:
     def _nobody_there(self, address: Address, local: bool) -> bool:
         """Meet whoever answers at the address; whether nobody listens there at all."""
         try:
-            self._meet(address, local)
+            link = self._meet(address, local)
         except HandoffError as error:
-            return isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
+            return _is_refused(error)
+        if link is not None:  # somebody new, in the place of the one that was lost, perhaps
+            gevent.spawn(self._keep_remote, link, address)
         return False
 
     def _give_up(self, link: Link) -> None:
@@ -248,3 +250,8 @@ class Pool:
                 self._listener.on_silent(link)
         if link.asked_at and now - link.asked_at > LEASE:
             self._give_up(link)
+
+
+def _is_refused(error: HandoffError) -> bool:
+    """Whether nobody listens there; a process that is stopped, or slow, still does."""
+    return isinstance(error.__cause__, (ConnectionRefusedError, FileNotFoundError))
