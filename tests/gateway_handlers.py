@@ -1,5 +1,6 @@
 """A gateway of one's own that does what it is told to: the first word of a message says what. Loaded by servers that tests start."""
 
+import gc
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,6 +71,11 @@ def task(ws: Connection, text: str) -> None:
     ws.send(str(call(text, {"seconds": 0.05} if text == "sleep" else {"said": text})))
 
 
+def garbage(ws: Connection, text: str) -> None:
+    """Says how many objects only the garbage collector could free."""
+    ws.send(str(gc.collect()))
+
+
 def mail(ws: Connection, text: str) -> None:
     """Slow, so that many of them wait."""
     time.sleep(0.2)
@@ -77,7 +83,7 @@ def mail(ws: Connection, text: str) -> None:
 
 
 running: list[str] = []
-COMMANDS = {function.__name__: function for function in (echo, size, fail, block, count, flood, chorus, close, task, mail)}
+COMMANDS = {function.__name__: function for function in (echo, size, fail, block, count, flood, chorus, close, task, mail, garbage)}
 
 
 @on_message(binary=True)

@@ -311,13 +311,43 @@ def test_when_the_server_ends_connections_are_closed_with_1001(start_server: Cal
         assert client.drain() == (1001, "the server is going away")
 
 
-def test_on_term_a_running_task_still_gets_its_final_event(start_server: Callable[..., Server]) -> None:
-    server = start_server("--workers", "1")
-    with Front(server).connect("/ws") as client:
-        client.send(text_frame('{"function": "sleep", "args": {"seconds": 1}, "id": "a"}'))
-        while "started" not in str(client.message()):
+def test_on_term_connections_without_work_are_closed_at_once_and_the_others_when_it_is_done(start_server: Callable[..., Server]) -> None:
+    server = start_server("--workers", "1", "--handler", "tests.gateway_handlers")
+    front = Front(server)
+    with front.connect("/ws") as busy, front.connect() as handled, front.connect("/ws") as idle, front.connect() as silent:
+        busy.send(text_frame('{"function": "sleep", "args": {"seconds": 2}, "id": "a"}'))
+        handled.send(text_frame("block 1.5"))
+        while "started" not in str(busy.message()):
             continue
+        start = time.monotonic()
         server.send_signal(signal.SIGTERM)
-        assert '"succeeded"' in str(client.message())
-        assert client.drain() == (1001, "the server is going away")
+        assert idle.drain() == silent.drain() == (1001, "the server is going away")
+        assert time.monotonic() - start < 1.0
+        assert handled.message() == "blocked"
+        assert '"succeeded"' in str(busy.message())
+        assert busy.drain() == handled.drain() == (1001, "the server is going away")
     assert server.wait() == 0
+
+
+def test_connections_leave_nothing_for_the_garbage_collector(front: Front) -> None:
+    def garbage() -> int:
+        with front.connect() as client:
+            client.send(text_frame("garbage"))
+            return int(str(client.message()))
+
+    def leave(frames: bytes) -> None:
+        with front.connect() as client:
+            client.send(text_frame("echo hello"))
+            assert client.message() == "hello"
+            client.send(frames)
+            client.drain() if frames else None
+
+    files = front.files()
+    for frames in (b"", client_frame(CLOSE), text_frame("close 4000"), *(frames for frames, _ in FAULTS.values())):
+        leave(frames)
+        wait_until(lambda: front.files() <= files)
+        garbage()
+        for _ in range(10):
+            leave(frames)
+        wait_until(lambda: front.files() <= files)
+        assert garbage() < 10

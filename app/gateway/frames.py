@@ -95,7 +95,7 @@ class FrameBuffer:
             if not self.ended:
                 self._parse(data, messages)
             elif self.error is not None:
-                raise self.error
+                raise FrameError(self.error.code, self.error.reason)
         except FrameError as error:
             self._fail(error)
             if not messages:
@@ -111,7 +111,7 @@ class FrameBuffer:
         return bytes(partial)
 
     def _fail(self, error: FrameError) -> None:
-        self.error = error
+        self.error = FrameError(error.code, error.reason)  # not itself: it leads back here, a cycle for the garbage collector
         self.attention = self.ended = True
         self._partial = self._pieces = self._decoder = None
 

@@ -34,9 +34,9 @@ def opener(hooks: Hooks, most_waiting: int) -> Opener:
 
 
 class HandlerSession:
-    """Reads one connection and has its messages handled; `busy` says how many are."""
+    """Reads one connection and has its messages handled; its length is how many are."""
 
-    __slots__ = ("_connection", "_hooks", "_most_waiting", "_room", "_waiting", "_waiting_bytes", "busy")
+    __slots__ = ("_busy", "_connection", "_hooks", "_most_waiting", "_room", "_waiting", "_waiting_bytes")
 
     def __init__(self, hooks: Hooks, connection: Connection, most_waiting: int) -> None:
         self._hooks = hooks
@@ -45,10 +45,14 @@ class HandlerSession:
         self._waiting: deque[str | bytes] | None = None
         self._waiting_bytes = 0
         self._room: Event | None = None
-        self.busy = 0
+        self._busy = 0
+
+    def __len__(self) -> int:
+        return self._busy
 
     def run(self) -> None:
         """Until the connection is over. Messages that came before its end are still handled."""
+        self._connection.unfinished = self
         while (messages := self._connection.read()) is not None:
             for opcode, payload in messages:
                 if opcode == BINARY and not self._hooks.binary:
@@ -62,8 +66,8 @@ class HandlerSession:
             gevent.spawn(self._guarded, self._hooks.close, self._connection)
 
     def _take(self, message: str | bytes) -> None:
-        if self.busy < MOST_RUNNING:
-            self.busy += 1
+        if self._busy < MOST_RUNNING:
+            self._busy += 1
             gevent.spawn(self._handle, message)
             return
         if self._waiting is None:
@@ -80,7 +84,7 @@ class HandlerSession:
     def _next(self) -> None:
         """The greenlet that is done makes place for the message that has waited longest."""
         if not self._waiting:
-            self.busy -= 1
+            self._busy -= 1
             return
         message = self._waiting.popleft()
         self._waiting_bytes -= len(message) + _OVERHEAD

@@ -99,7 +99,7 @@ class Gate:
         except Forbidden as error:
             raise Refused("403 Forbidden", error.message) from None
         except Exception:
-            log.exception("opening-failed: %s", connection)
+            log.exception("opening-failed", extra={"connection": connection.id})
             raise Refused("500 Internal Server Error", "something went wrong here") from None
         except gevent.Timeout as late:
             if late is not limit:

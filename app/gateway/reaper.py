@@ -1,6 +1,7 @@
 """Looks after all WebSocket connections of this process, in one greenlet: pings the quiet ones, ends the silent and the stalled ones."""
 
 import itertools
+import logging
 import time
 from typing import Any
 
@@ -11,6 +12,8 @@ from app.gateway.websocket import Common, Connection
 from app.settings import Settings
 from app.turn import Turn
 
+log = logging.getLogger(__name__)
+
 _AT_ONCE = 500
 
 
@@ -19,9 +22,7 @@ class Reaper:
 
     def __init__(self, hub: Any, turn: Turn, settings: Settings) -> None:
         self.connections: set[Connection] = set()
-        self.common = Common(
-            hub, turn, settings.max_message, settings.max_unsent, itertools.count(1), self.connections.add, self.connections.discard
-        )
+        self.common = Common(hub, turn, settings.max_message, settings.max_unsent, itertools.count(1), self.connections)
         self._settings = settings
 
     def run(self) -> None:
@@ -30,7 +31,10 @@ class Reaper:
         pause = min(1.0, settings.ping_interval / 4, settings.ping_timeout / 4, settings.stall_timeout / 4)
         while True:
             gevent.sleep(pause)
-            self.sweep()
+            try:
+                self.sweep()
+            except Exception:  # the next sweep may fare better, and there is nobody else to do it
+                log.exception("sweep-failed")
 
     def sweep(self) -> None:
         """Look at each connection once; others run in between."""
@@ -60,7 +64,8 @@ class Reaper:
         if connection.outbox.unsent and (quiet > LINGER or now - connection.closed_at > self._settings.stall_timeout):
             connection.abort()
 
-    def close_all(self, code: int, reason: str) -> None:
-        """Say goodbye to everyone."""
+    def close_all(self, code: int, reason: str, idle_only: bool = False) -> None:
+        """Say goodbye to everyone, or to those for whom no work goes on."""
         for connection in list(self.connections):
-            connection.close(code, reason)
+            if not idle_only or not len(connection.unfinished):
+                connection.close(code, reason)

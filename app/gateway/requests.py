@@ -60,6 +60,12 @@ class Head:
     def fill(self) -> bool:
         """Take in one head; False where the stream ends or stays silent before it. Raises `Refused` where it is too long or too late."""
         self.deadline = time.monotonic() + self._timeout
+        try:
+            return self._fill()
+        finally:
+            self._sock.settimeout(self._timeout)  # of the answer
+
+    def _fill(self) -> bool:
         data = bytearray(self.leftover.lstrip(b"\r\n"))
         searched = 0
         while (end := data.find(b"\r\n\r\n", searched)) < 0:

@@ -1,6 +1,7 @@
 """One gateway process: what it is made of, what stands at which path, and how it ends.
 
-    TERM        nothing is accepted any more; tasks end or the time is up; connections are closed with 1001
+    TERM        nothing is accepted any more, and connections without unfinished work are closed with 1001; tasks end, or the time is up;
+                then the other connections are closed
     INT, QUIT   the same at once, without the wait
 
 The parts are found in the files beside this one, and tasks are `app/dispatch.py`'s.
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 GOODBYE: Final = 1.0
 """How long, in seconds, the last close frames may take; the master waits a little longer than `graceful`."""
 
+_GOING_AWAY: Final = "the server is going away"
 _MOST_FILES: Final = 1 << 20
 
 
@@ -81,7 +83,9 @@ class Gateway:
         return functools.partial(self._speak, connection)
 
     def _speak(self, connection: Connection) -> None:
-        Session(self._dispatcher, connection, self._settings).run()
+        session = Session(self._dispatcher, connection, self._settings)
+        connection.unfinished = session.watches
+        session.run()
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until a signal ends it."""
@@ -106,9 +110,10 @@ class Gateway:
 
     def _leave(self) -> None:
         self._server.close()
+        self._reaper.close_all(1001, _GOING_AWAY, idle_only=True)
         draining = gevent.spawn(self._dispatcher.drain, self._settings.graceful)
         gevent.wait([draining, self._at_once], count=1)
-        self._reaper.close_all(1001, "the server is going away")
+        self._reaper.close_all(1001, _GOING_AWAY)
         with gevent.Timeout(GOODBYE, False):
             while self._reaper.connections and not self._at_once.is_set():
                 gevent.sleep(0.01)

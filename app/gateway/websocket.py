@@ -1,8 +1,7 @@
 """One WebSocket connection, and how an HTTP request becomes one. The only file that imports geventwebsocket, and mends it from outside.
 
-`Connection` is plain blocking code for whoever reads from it: `read` blocks its greenlet, `queue` never does, and all that goes out
-passes through one Outbox, so that frames never mix. What messages mean, pages, and who is let in are found in other rooms; so is the
-reaper, which pings connections and ends the silent and the stalled ones.
+`Connection` is for plain blocking code: `read` blocks its greenlet, `queue` never does, and all that goes out passes through one Outbox,
+so that frames never mix. What messages mean, who is let in, and the reaper of the silent and the stalled are found in other rooms.
 
 What is mended: no limits before storage; unmasked frames; close codes that were never sent; writers that mixed their bytes or blocked
 for ever; no deadline for a handshake; wrong answers to bad ones; a destructor that wrote to the socket; 8 KiB of request kept by each.
@@ -10,10 +9,11 @@ for ever; no deadline for a handshake; wrong answers to bad ones; a destructor t
 
 import _socket
 import contextlib
+import functools
 import logging
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,15 +48,15 @@ class Common:
     max_message: int
     max_unsent: int
     numbers: Iterator[int]
-    begun: Callable[["Connection"], None]
-    ended: Callable[["Connection"], None]
+    connections: set["Connection"]
 
 
 class Connection(WebSocket):  # type: ignore[misc]
     """A WebSocket connection from the server's side.
 
     `id` is for logs. `heard_at`, `pinged_at` and `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side
-    gave on closing (1006: lost without a word). Between construction and `attach` it is not open: what is sent waits in `_early`.
+    gave on closing (1006: lost without a word); `unfinished` has a length while work goes on for this peer. Between construction and
+    `attach` it is not open: what is sent waits in `_early`.
     """
 
     __slots__ = (
@@ -76,6 +76,7 @@ class Connection(WebSocket):  # type: ignore[misc]
         "owner",
         "path",
         "pinged_at",
+        "unfinished",
     )
 
     def __init__(self, common: Common, path: str) -> None:
@@ -85,15 +86,13 @@ class Connection(WebSocket):  # type: ignore[misc]
         self.closed = False
         self.close_code = 1006
         self.closed_at = 0.0
+        self.unfinished: Sized = ()
         self._common = common
         self._open = False
         self._early: list[bytes] | None = []
 
     def __del__(self) -> None:
         """Nothing: the inherited one writes to the socket, from the garbage collector."""
-
-    def __repr__(self) -> str:
-        return f"<Connection {self.id} {self.path}>"
 
     def attach(self, sock: Any, response: bytes, leftover: bytes) -> None:
         """Begin on this plain non-blocking socket: `response` goes first, then what was sent early; `leftover` was read already."""
@@ -102,13 +101,13 @@ class Connection(WebSocket):  # type: ignore[misc]
         self._watcher = common.hub.loop.io(sock.fileno(), _READABLE)
         self._frames = FrameBuffer(common.max_message)
         self._pending: Any = leftover or None
-        self.outbox = Outbox(sock, common.turn, common.hub.loop, self.abort)
+        self.outbox = Outbox(sock, common.turn, common.hub.loop, functools.partial(_hang_up, sock))
         self.heard_at = time.monotonic()
         self.pinged_at = 0.0
         early, self._early = self._early, None
         self._open = not self.closed
         self.outbox.put(b"".join([response, *(early or ())]))
-        common.begun(self)
+        common.connections.add(self)
 
     def read(self) -> list[Message] | None:
         """All whole messages (TEXT with `str`, BINARY with `bytes`) that came in at once, one at least; None once the connection is over.
@@ -168,8 +167,8 @@ class Connection(WebSocket):  # type: ignore[misc]
             return self._attend(messages) if self._frames.attention else messages
         gevent.sleep(0)  # greenlets begun for the messages before it may answer first
         if self._frames.error is not None:
-            raise self._frames.error
-        if not self.closed:
+            self.close(self._frames.error.code, self._frames.error.reason)
+        elif not self.closed:
             self._close(encode_frame(CLOSE, pending[:2]), parse_close(pending)[0])
         return []
 
@@ -227,8 +226,7 @@ class Connection(WebSocket):  # type: ignore[misc]
         self._over()
         if self._early is None:
             self.outbox.close()
-            with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)
+            _hang_up(self._sock)
 
     def _over(self) -> None:
         self._open = False
@@ -268,7 +266,14 @@ class Connection(WebSocket):  # type: ignore[misc]
         self._watcher.stop()
         self._watcher.close()
         self._sock.close()
-        self._common.ended(self)
+        self.unfinished = ()
+        self._common.connections.discard(self)
+
+
+def _hang_up(sock: Any) -> None:
+    """Wakes whoever reads from it. Not a method: a connection that is over leaves no cycle for the garbage collector."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(RequestHandler, WebSocketHandler):  # type: ignore[misc]
@@ -278,12 +283,9 @@ class Handler(RequestHandler, WebSocketHandler):  # type: ignore[misc]
 
     def upgrade_websocket(self) -> None:
         """Make `websocket` where the request asks for one and may have it; raises `Refused` where it may not."""
-        if is_upgrade(self.environ):
-            self.close_connection = True
-            self.upgrade_connection()
-
-    def upgrade_connection(self) -> None:
-        """Check the request, and ask whoever serves its path."""
+        if not is_upgrade(self.environ):
+            return
+        self.close_connection = True
         gate: Gate = self.server.gate
         accept = gate.check(self.environ)
         self.websocket = Connection(self.server.common, self.environ["PATH_INFO"])
@@ -292,9 +294,7 @@ class Handler(RequestHandler, WebSocketHandler):  # type: ignore[misc]
 
     def run_websocket(self) -> None:
         """Hand the socket over to a greenlet with a shallow stack; request, environment and this handler go away."""
-        kind = self.socket.family, self.socket.type, self.socket.proto
-        sock = _socket.socket(*kind, self.socket.detach())
-        sock.setblocking(False)
+        sock = _socket.socket(self.socket.family, self.socket.type, self.socket.proto, self.socket.detach())
         self.socket = None
         self.websocket.attach(sock, self._response, self.rfile.leftover)
         gevent.spawn_raw(self.websocket.live, self._run)
