@@ -7,7 +7,12 @@ own tasks. Every step is constant or logarithmic in what waits. What a place is,
 import heapq
 from collections import deque
 from collections.abc import Callable
+from itertools import count
+from operator import attrgetter
 from typing import Any, Protocol
+
+MOST_DROPPED = 1000
+"""Dropped tasks that may be held, beyond as many as wait."""
 
 
 class Queued(Protocol):
@@ -21,14 +26,20 @@ class Queued(Protocol):
 
 
 class _Lane:
-    """What one owner has waiting: for each function a heap, highest priority first, then in the order of submission."""
+    """What one owner has waiting: for each function a heap, highest priority first, then in the order of submission.
 
-    __slots__ = ("asleep", "heaps", "name")
+    `turn`: who has the lowest goes first; it is a new one after each task that went, and nothing else changes it. `listed`: the functions
+    under which it stands among those that sleep.
+    """
 
-    def __init__(self, name: Any) -> None:
+    __slots__ = ("asleep", "heaps", "listed", "name", "turn")
+
+    def __init__(self, name: Any, turn: int) -> None:
         self.name = name
+        self.turn = turn
         self.heaps: dict[str, list[tuple[int, int, Any]]] = {}
         self.asleep = False
+        self.listed: set[str] = set()
 
     def push(self, task: Queued) -> None:
         heap = self.heaps.get(task.function)
@@ -37,6 +48,22 @@ class _Lane:
         else:
             heapq.heappush(heap, (-task.priority, task.order, task))
 
+    def waits_for(self, function: str) -> bool:
+        """Whether it has a task of this function that still wants its turn; those that do not are taken out on the way."""
+        heap = self.heaps.get(function)
+        while heap and not heap[0][2].queued:
+            heapq.heappop(heap)
+        if not heap:
+            self.heaps.pop(function, None)
+        return bool(heap)
+
+    def sweep(self) -> None:
+        """Take out all that do not want their turn any more."""
+        kept = {function: [entry for entry in heap if entry[2].queued] for function, heap in self.heaps.items()}
+        self.heaps = {function: heap for function, heap in kept.items() if heap}
+        for heap in self.heaps.values():
+            heapq.heapify(heap)
+
 
 class FairQueue:
     """Tasks that wait for a place, by owner ("lane") and function. `size` counts those still waiting, if the owner of the queue says
@@ -44,33 +71,43 @@ class FairQueue:
 
     def __init__(self) -> None:
         self.size = 0
+        self._dropped = 0
+        self._next_turn = count().__next__
         self._lanes: dict[Any, _Lane] = {}
-        self._ready: deque[_Lane] = deque()
-        self._sleeping: dict[str, dict[_Lane, None]] = {}
+        self._ready: deque[_Lane] = deque()  # in the order of turns, but for those that woke
+        self._woke = False
+        self._sleeping: dict[str, list[tuple[int, _Lane]]] = {}
 
     def push(self, task: Queued) -> None:
         """Let it wait."""
         self.size += 1
         lane = self._lanes.get(task.lane)
         if lane is None:
-            lane = self._lanes[task.lane] = _Lane(task.lane)
+            lane = self._lanes[task.lane] = _Lane(task.lane, self._next_turn())
             self._ready.append(lane)
         elif lane.asleep:
             self._wake(lane)
         lane.push(task)
 
     def drop(self) -> None:
-        """One of those that wait does so no longer; it is taken out when its turn comes."""
+        """One of those that wait does so no longer; it is taken out when its turn comes, or when too many of its kind are held."""
         self.size -= 1
+        self._dropped += 1
+        if self._dropped > self.size + MOST_DROPPED:
+            self._sweep()
 
     def pop(self, place: Callable[[str], Any]) -> tuple[Any, Any] | None:
         """The next task with its place; `place` gives a function's, or None where there is none now. None where nobody can go."""
+        if self._woke:
+            self._woke = False
+            self._ready = deque(sorted(self._ready, key=_turn_of))
         while self._ready:
             lane = self._ready.popleft()
             found = self._take(lane, place)
             if found is not None:
                 self.size -= 1
                 if lane.heaps:
+                    lane.turn = self._next_turn()
                     self._ready.append(lane)
                 else:
                     del self._lanes[lane.name]
@@ -87,12 +124,16 @@ class FairQueue:
         return list(self._sleeping)
 
     def wake(self, function: str, places: int) -> None:
-        """There are places for this function again: as many owners as can use them, longest asleep first."""
+        """There are places for this function again: as many owners as can use them, in the order of their turns."""
         sleeping = self._sleeping[function]
         while places > 0 and sleeping:
-            lane = next(iter(sleeping))
-            del sleeping[lane]
-            if lane.asleep and function in lane.heaps:
+            turn, lane = sleeping[0]
+            if turn < lane.turn:  # it has gone since, with a task of another function
+                heapq.heapreplace(sleeping, (lane.turn, lane))
+                continue
+            heapq.heappop(sleeping)
+            lane.listed.discard(function)
+            if lane.asleep and lane.waits_for(function):
                 self._wake(lane)
                 places -= 1
         if not sleeping:
@@ -105,11 +146,9 @@ class FairQueue:
         heaps = lane.heaps
         for function in tuple(heaps):
             heap = heaps[function]
-            while heap and not heap[0][2].queued:
-                heapq.heappop(heap)
-            if not heap:
-                del heaps[function]
-            elif (best is None or heap[0] < best) and (found := place(function)) is not None:
+            if not heap[0][2].queued and not lane.waits_for(function):
+                continue
+            if (best is None or heap[0] < best) and (found := place(function)) is not None:
                 best, where = heap[0], found
         if best is None:
             return None
@@ -122,12 +161,27 @@ class FairQueue:
 
     def _wake(self, lane: _Lane) -> None:
         lane.asleep = False
+        self._woke = True
         self._ready.append(lane)
 
     def _put_to_sleep(self, lane: _Lane) -> None:
         lane.asleep = True
-        for function in lane.heaps:
-            self._sleeping.setdefault(function, {})[lane] = None
+        for function in lane.heaps.keys() - lane.listed:
+            lane.listed.add(function)
+            heapq.heappush(self._sleeping.setdefault(function, []), (lane.turn, lane))
+
+    def _sweep(self) -> None:
+        """Let go of all that was dropped. As many were as there are others, so that is constant for each of them."""
+        self._dropped = 0
+        for lane in list(self._lanes.values()):
+            lane.sweep()
+            if lane.asleep and not lane.heaps:
+                del self._lanes[lane.name]
+        for sleeping in self._sleeping.values():
+            sleeping[:] = sorted((lane.turn, lane) for _, lane in sleeping if lane.heaps)
+
+
+_turn_of = attrgetter("turn")
 
 
 def bulkhead(slots: int) -> int:
