@@ -136,12 +136,12 @@ def test_a_client_that_asks_for_much_at_once_and_reads_gets_every_answer(client:
 
 
 def test_what_is_read_again_follows_the_reader(server: Server, client: WsClient) -> None:
-    client.send({"id": "large-values", "function": "flow", "args": {"count": 60, "width": 60_000}})
+    client.send({"id": "large-values", "function": "flow", "args": {"count": 120, "width": 60_000}})
     client.final("large-values", 30)
     check_story(said_of(client.messages, "large-values"))
     with RawClient(port_of(server), receive_buffer=16384, timeout=30) as again:
         again.send(text_frame('{"id":"large-values","attach":0}'))
-        read_in_order(again, 63)
+        read_in_order(again, 123)
 
 
 def test_readers_that_are_slow_miss_nothing_and_cost_no_memory(server: Server, client: WsClient) -> None:
