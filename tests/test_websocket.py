@@ -1,11 +1,14 @@
 """A WebSocket connection under attack: broken frames, limits, peers that are slow, silent or gone. The same process serves on after it."""
 
 import os
+import resource
+import select
 import signal
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -351,3 +354,24 @@ def test_connections_leave_nothing_for_the_garbage_collector(front: Front) -> No
             leave(frames)
         wait_until(lambda: front.files() <= files)
         assert garbage() < 10
+
+
+def test_when_descriptors_run_out_clients_wait_and_the_gateway_goes_on(start_server: Callable[..., Server]) -> None:
+    server = start_server("--workers", "1")
+    front = Front(server)
+    resource.prlimit(front.pid, resource.RLIMIT_NOFILE, (128, 128))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(front.port, upgrade=False)) for _ in range(100)]
+        for client in clients:
+            client.send(request("/ws", front.port), text_frame('{"function": "echo", "events": "final", "id": "a"}'))
+        sockets = [client.socket for client in clients]
+        wait_until(lambda: "full:" in server.log() and len(select.select(sockets, [], [], 0)[0]) > 40)
+        served = [client for client in clients if client.socket in select.select(sockets, [], [], 0.5)[0]]
+        assert len(served) < 80
+        for client in served:
+            client.socket.close()
+        for client in clients:
+            if client not in served:
+                assert client.head()[0] == 101
+    assert server.log().count("full:") < 10
+    assert "Traceback" not in server.log()

@@ -39,6 +39,7 @@ GOODBYE: Final = 1.0
 """How long, in seconds, the last close frames may take; the master waits a little longer than `graceful`."""
 
 _GOING_AWAY: Final = "the server is going away"
+_RESERVED_FILES: Final = 64
 _MOST_FILES: Final = 1 << 20
 
 
@@ -52,6 +53,34 @@ class Server(WSGIServer):  # type: ignore[misc]
         self.gate = gate
         self.common = common
         self.request_timeout = request_timeout
+        self._requests = 0  # sockets that are not, or not yet, among the connections
+        self._was_full = False
+
+    def do_read(self) -> Any:
+        """Accept one socket, where there is one; its requests follow in a greenlet."""
+        accepted = super().do_read()
+        self._requests += bool(accepted)
+        return accepted
+
+    def do_close(self, *accepted: Any) -> None:
+        """The requests on a socket are over; it may live on as a connection."""
+        self._requests -= 1
+        super().do_close(*accepted)
+
+    def full(self) -> bool:
+        """Asked before each accept. Where it is, clients wait in the backlog, and descriptors are left for what the gateway itself does."""
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        full = limit != resource.RLIM_INFINITY and self._requests + len(self.common.connections) >= limit - _RESERVED_FILES
+        if full:
+            gevent.spawn_later(0.1, self._accept_again)
+            if not self._was_full:
+                log.warning("full: %d connections; others wait until the limit of open files allows more", len(self.common.connections))
+        self._was_full = full
+        return full
+
+    def _accept_again(self) -> None:
+        if self.started:
+            self.start_accepting()
 
 
 class Gateway:
