@@ -20,7 +20,7 @@ from app.pool import Pool
 from app.reports import Reports
 from app.rundir import RunDirectory
 from app.settings import Settings
-from app.task import Key, Task, Watcher
+from app.task import Task, Watcher, key_of
 from app.turn import Turn
 
 MAX_LISTED = 1000
@@ -64,7 +64,7 @@ class Dispatcher:
         `lane` is whoever takes turns with others. Raises a `Refusal` where it is not accepted; `watcher` hears of it otherwise.
         """
         args = wire.encode_decoded(submit.args) if submit.args is not None else b"{}"
-        known = self._ledger.live.get((owner, submit.id))
+        known = self._ledger.live.get(key_of(owner, submit.id))
         if known is not None:
             if not known.same_content(submit.function, args):
                 raise IdConflict(submit.id)
@@ -77,7 +77,7 @@ class Dispatcher:
 
     def find(self, owner: str, task_id: str) -> Task | None:
         """The task, where it is not over; None where the journal has it. Raises `UnknownTask`."""
-        key: Key = (owner, task_id)
+        key = key_of(owner, task_id)
         task = self._ledger.live.get(key)
         if task is None and self.journal.read(key, 0, 1) is None:
             raise UnknownTask(task_id)

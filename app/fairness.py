@@ -5,8 +5,8 @@ own tasks. Every step is constant or logarithmic in what waits. What a place is,
 """
 
 import heapq
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Set
 from itertools import count
 from operator import attrgetter
 from typing import Any, Protocol
@@ -41,22 +41,6 @@ class _Lane:
         self.asleep = False
         self.listed: set[str] = set()
 
-    def push(self, task: Queued) -> None:
-        heap = self.heaps.get(task.function)
-        if heap is None:
-            self.heaps[task.function] = [(-task.priority, task.order, task)]
-        else:
-            heapq.heappush(heap, (-task.priority, task.order, task))
-
-    def waits_for(self, function: str) -> bool:
-        """Whether it has a task of this function that still wants its turn; those that do not are taken out on the way."""
-        heap = self.heaps.get(function)
-        while heap and not heap[0][2].queued:
-            heapq.heappop(heap)
-        if not heap:
-            self.heaps.pop(function, None)
-        return bool(heap)
-
     def sweep(self) -> None:
         """Take out all that do not want their turn any more."""
         kept = {function: [entry for entry in heap if entry[2].queued] for function, heap in self.heaps.items()}
@@ -74,6 +58,7 @@ class FairQueue:
         self._dropped = 0
         self._next_turn = count().__next__
         self._lanes: dict[Any, _Lane] = {}
+        self._lanes_with: dict[str, int] = {}  # for each function, how many lanes have a heap of it
         self._ready: deque[_Lane] = deque()  # in the order of turns, but for those that woke
         self._woke = False
         self._sleeping: dict[str, list[tuple[int, _Lane]]] = {}
@@ -87,7 +72,13 @@ class FairQueue:
             self._ready.append(lane)
         elif lane.asleep:
             self._wake(lane)
-        lane.push(task)
+        function = task.function
+        heap = lane.heaps.get(function)
+        if heap is None:
+            lane.heaps[function] = [(-task.priority, task.order, task)]
+            self._lanes_with[function] = self._lanes_with.get(function, 0) + 1
+        else:
+            heapq.heappush(heap, (-task.priority, task.order, task))
 
     def drop(self) -> None:
         """One of those that wait does so no longer; it is taken out when its turn comes, or when too many of its kind are held."""
@@ -101,6 +92,7 @@ class FairQueue:
         if self._woke:
             self._woke = False
             self._ready = deque(sorted(self._ready, key=_turn_of))
+        held_back: Set[str] = _NONE
         while self._ready:
             lane = self._ready.popleft()
             found = self._take(lane, place)
@@ -112,11 +104,18 @@ class FairQueue:
                 else:
                     del self._lanes[lane.name]
                 return found
-            if lane.heaps:
-                self._put_to_sleep(lane)
-            else:
+            if not lane.heaps:
                 del self._lanes[lane.name]
+            elif self._all_held_back(held_back := held_back | lane.heaps.keys()):
+                self._ready.appendleft(lane)
+                return None
+            else:
+                self._put_to_sleep(lane)
         return None
+
+    def _all_held_back(self, functions: Set[str]) -> bool:
+        """Whether nothing else than these waits: then nobody need be put to sleep, only to be woken again with the next free place."""
+        return len(functions) == len(self._lanes_with)
 
     @property
     def held_back(self) -> list[str]:
@@ -133,7 +132,7 @@ class FairQueue:
                 continue
             heapq.heappop(sleeping)
             lane.listed.discard(function)
-            if lane.asleep and lane.waits_for(function):
+            if lane.asleep and self._waits_for(lane, function):
                 self._wake(lane)
                 places -= 1
         if not sleeping:
@@ -146,7 +145,7 @@ class FairQueue:
         heaps = lane.heaps
         for function in tuple(heaps):
             heap = heaps[function]
-            if not heap[0][2].queued and not lane.waits_for(function):
+            if not heap[0][2].queued and not self._waits_for(lane, function):
                 continue
             if (best is None or heap[0] < best) and (found := place(function)) is not None:
                 best, where = heap[0], found
@@ -156,8 +155,25 @@ class FairQueue:
         heap = heaps[task.function]
         heapq.heappop(heap)
         if not heap:
-            del heaps[task.function]
+            self._drop_heap(lane, task.function)
         return task, where
+
+    def _waits_for(self, lane: _Lane, function: str) -> bool:
+        """Whether it has a task of this function that still wants its turn; those that do not are taken out on the way."""
+        heap = lane.heaps.get(function)
+        if heap is None:
+            return False
+        while heap and not heap[0][2].queued:
+            heapq.heappop(heap)
+        if not heap:
+            self._drop_heap(lane, function)
+        return bool(heap)
+
+    def _drop_heap(self, lane: _Lane, function: str) -> None:
+        del lane.heaps[function]
+        self._lanes_with[function] -= 1
+        if not self._lanes_with[function]:
+            del self._lanes_with[function]
 
     def _wake(self, lane: _Lane) -> None:
         lane.asleep = False
@@ -175,13 +191,16 @@ class FairQueue:
         self._dropped = 0
         for lane in list(self._lanes.values()):
             lane.sweep()
-            if lane.asleep and not lane.heaps:
+            if not lane.heaps:
                 del self._lanes[lane.name]
+        self._ready = deque(lane for lane in self._ready if lane.heaps)
+        self._lanes_with = dict(Counter(function for lane in self._lanes.values() for function in lane.heaps))
         for sleeping in self._sleeping.values():
             sleeping[:] = sorted((lane.turn, lane) for _, lane in sleeping if lane.heaps)
 
 
 _turn_of = attrgetter("turn")
+_NONE: frozenset[str] = frozenset()
 
 
 def bulkhead(slots: int) -> int:

@@ -125,7 +125,7 @@ class MemoryJournal:
 
     def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """As `Journal.recent`."""
-        own = (entry.task.describe() for key, entry in reversed(self._entries.items()) if key[0] == owner)
+        own = (entry.task.describe() for entry in reversed(self._entries.values()) if entry.task.owner == owner)
         return list(itertools.islice(own, limit))
 
     def _forget(self, entry: _Entry) -> None:

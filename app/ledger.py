@@ -124,9 +124,20 @@ class Ledger:
     # The queue.
 
     def _queue(self, task: Task) -> None:
-        task.queued = True
-        self.queue.push(task)
+        """Let it wait; where nobody else does and there is a place, it need not."""
+        if not self.queue.size and (link := self._places.find(task.function)) is not None:
+            self._place(task, link)
+        else:
+            task.queued = True
+            self.queue.push(task)
         self.turn()
+
+    def _place(self, task: Task, link: Link) -> None:
+        task.queued = False
+        task.advance(Event.DISPATCHED)
+        task.attempt += 1
+        self._places.take(task, link)
+        self._batch.append((Kind.DISPATCH, task, 0, b"", False, link))
 
     def _leave_queue(self, task: Task) -> None:
         if task.queued:
@@ -161,16 +172,11 @@ class Ledger:
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
-        queue, places, batch = self.queue, self._places, self._batch
+        queue, places = self.queue, self._places
         for function in queue.held_back:
             queue.wake(function, places.room(function))
         while (found := queue.pop(places.find)) is not None:
-            task, link = found
-            task.queued = False
-            task.advance(Event.DISPATCHED)
-            task.attempt += 1
-            places.take(task, link)
-            batch.append((Kind.DISPATCH, task, 0, b"", False, link))
+            self._place(*found)
 
     # After the commit.
 

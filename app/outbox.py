@@ -42,7 +42,7 @@ class Outbox:
         self._turn = turn
         self._loop = loop
         self._on_broken = on_broken
-        self._chunks: list[bytes] = []
+        self._chunks: list[bytes | memoryview] = []
         self._watcher: Any = None
         self._drained: Event | None = None
         self._closed = False
@@ -89,6 +89,7 @@ class Outbox:
         """Forget what is unsent and stop watching; call it before the socket is closed."""
         self._closed = True
         self._chunks.clear()
+        self.unsent = 0
         self._stop_watching()
         self._wake()
 
@@ -102,7 +103,7 @@ class Outbox:
             self.close()
             self._on_broken()
             return
-        self._chunks[:count] = [] if sent == len(data) else [data[sent:]]
+        self._chunks[:count] = [] if sent == len(data) else [memoryview(data)[sent:]]  # a view: a long line is not copied at each write
         self.unsent -= sent
         if self._chunks:
             self._watch()
@@ -111,7 +112,7 @@ class Outbox:
         if sent:
             self._progressed()
 
-    def _next(self) -> tuple[int, bytes]:
+    def _next(self) -> tuple[int, bytes | memoryview]:
         """How many chunks go into the next write, and their bytes."""
         chunks = self._chunks
         if len(chunks) == 1:

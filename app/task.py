@@ -7,8 +7,8 @@ from typing import Any, Protocol
 from app import wire
 from app.messages import TRANSITIONS, Event, State, Submit
 
-Key = tuple[str, str]
-"""(owner, id): who submitted it, and under what id."""
+Key = str
+"""Who submitted a task, and under what id, in one string: its hash is computed once, and it is looked up at every step."""
 
 
 class Watcher(Protocol):
@@ -39,6 +39,7 @@ class Task:
         "lane",
         "link",
         "order",
+        "owner",
         "position",
         "priority",
         "queued",
@@ -50,7 +51,8 @@ class Task:
 
     def __init__(self, owner: str, lane: Any, submit: Submit, args: bytes, order: int) -> None:
         self.id = submit.id
-        self.key: Key = (owner, submit.id)
+        self.owner = owner
+        self.key = key_of(owner, submit.id)
         self.lane = lane
         self.function = submit.function
         self.args = args
@@ -107,6 +109,11 @@ class Task:
             "attempt": self.attempt,
             "accepted_at": round(self.accepted_at, 3),
         }
+
+
+def key_of(owner: str, task_id: str) -> Key:
+    """The key of a task. An id has no spaces, so the first one ends it."""
+    return f"{task_id} {owner}" if owner else task_id
 
 
 def same_content(function: str, args: bytes, other_function: str, other_args: bytes) -> bool:

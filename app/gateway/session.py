@@ -19,7 +19,7 @@ from app.gateway.websocket import Connection
 from app.journal import Said, Stored
 from app.messages import Submit, check_id, new_id, read_submit, read_whole, readable_id, refusal
 from app.settings import Settings
-from app.task import Key, Task, same_content
+from app.task import Task, key_of, same_content
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ class Watch:
     """One task as one connection sees it. `seen` is the number of the last event that was sent; while it is not `live`, events are not
     taken as they come but read from the journal."""
 
-    __slots__ = ("final_only", "key", "live", "seen", "session", "submit", "task")
+    __slots__ = ("final_only", "id", "live", "seen", "session", "submit", "task")
 
-    def __init__(self, session: "Session", key: Key, *, final_only: bool = False, seen: int = 0, submit: Submit | None = None) -> None:
+    def __init__(self, session: "Session", task_id: str, *, final_only: bool = False, seen: int = 0, submit: Submit | None = None) -> None:
         self.session = session
-        self.key = key
+        self.id = task_id
         self.final_only = final_only
         self.seen = seen
         self.live = True
@@ -54,7 +54,7 @@ class Watch:
             return
         self.seen = seq
         if final:
-            session.watches.pop(self.key[1], None)
+            session.watches.pop(self.id, None)
             session.queue(line)
         elif not self.final_only:
             session.queue(line)
@@ -139,7 +139,7 @@ class Session:
             raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
         if not submit.id:
             submit = submit._replace(id=new_id())
-        watch = Watch(self, (self._owner, submit.id), final_only=submit.final_only, submit=submit)
+        watch = Watch(self, submit.id, final_only=submit.final_only, submit=submit)
         task = self._dispatcher.submit(self._owner, self, submit, watch)
         if task is not None:
             self._watch(watch, task)
@@ -156,7 +156,7 @@ class Session:
             self.catch_up(watch)
 
     def _unwatch(self, watch: Watch) -> None:
-        del self.watches[watch.key[1]]
+        del self.watches[watch.id]
         watch.live = False
         if watch.task is not None and watch in watch.task.watchers:
             watch.task.watchers.remove(watch)
@@ -170,7 +170,7 @@ class Session:
         task_id = check_id(message.get("id"))
         after = read_whole(message, "attach", 0, 1 << 53)
         task = self._dispatcher.find(self._owner, task_id)
-        watch = Watch(self, (self._owner, task_id), seen=after)
+        watch = Watch(self, task_id, seen=after)
         if task is not None:
             self._watch(watch, task)
         else:
@@ -205,12 +205,12 @@ class Session:
         while True:
             self.outbox.wait_below(self.half_full)
             was_kept = watch.task is None or watch.task.kept > 0
-            stored = self._dispatcher.journal.read(watch.key, watch.seen, REPLAY_AT_ONCE)
+            stored = self._dispatcher.journal.read(key_of(self._owner, watch.id), watch.seen, REPLAY_AT_ONCE)
             if stored is None and was_kept:
-                self._refuse(watch, UnknownTask(watch.key[1]))  # forgotten meanwhile
+                self._refuse(watch, UnknownTask(watch.id))  # forgotten meanwhile
                 return
             if stored is not None and watch.submit is not None and not _asks_for(watch.submit, stored):
-                self._refuse(watch, IdConflict(watch.key[1]))
+                self._refuse(watch, IdConflict(watch.id))
                 return
             for said in stored.events if stored is not None else ():
                 self.outbox.wait_below(self.half_full)
@@ -220,15 +220,15 @@ class Session:
                 return
 
     def _refuse(self, watch: Watch, error: HandoffError) -> None:
-        self.queue(refusal(error, watch.key[1]))
-        self.watches.pop(watch.key[1], None)
+        self.queue(refusal(error, watch.id))
+        self.watches.pop(watch.id, None)
 
     def _show_again(self, watch: Watch, said: Said) -> None:
         watch.seen, line, final = said
         if final or not watch.final_only:
             self.queue(line)
         if final:
-            self.watches.pop(watch.key[1], None)
+            self.watches.pop(watch.id, None)
 
     def _leave(self) -> None:
         """The connection is over: its tasks go on, but for those that were to end with it."""
@@ -236,7 +236,7 @@ class Session:
             self._unwatch(watch)
             if watch.submit is not None and watch.submit.cancel_on_disconnect:
                 with contextlib.suppress(UnknownTask):  # over, and forgotten
-                    self._dispatcher.cancel(self._owner, watch.key[1])
+                    self._dispatcher.cancel(self._owner, watch.id)
 
 
 def _is_up_to_date(watch: Watch, stored: Stored | None) -> bool:
