@@ -20,7 +20,7 @@ class Effect(NamedTuple):
 def effects(server: Server, task_id: str = "") -> list[Effect]:
     """Every run so far, or those of one task, in order."""
     path = server.data_dir / EFFECTS
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []  # not splitlines: a note may hold any character but that
     fields = (line.split(" ", 3) for line in lines)
     found = [Effect(name, int(attempt), int(pid), note) for name, attempt, pid, note in fields]
     return [effect for effect in found if not task_id or effect.id == task_id]

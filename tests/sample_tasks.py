@@ -6,7 +6,7 @@ given one goes on when the test has made it.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from workers import Retry, current, progress, task
@@ -100,3 +100,16 @@ def second_time(after: float | None = None) -> int:
     if current().attempt == 1:
         raise Retry("not yet", after=after)
     return current().attempt
+
+
+def say(text: str) -> Generator[str, None, str]:
+    """Say a text in every way in which a task can say something."""
+    progress(1, 2, text)
+    yield text
+    effect(text)
+    return text
+
+
+task(name="say_in_greenlet")(say)
+task(name="say_in_thread", run_in="thread")(say)
+task(name="say_in_process", run_in="process")(say)
