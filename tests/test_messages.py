@@ -44,7 +44,9 @@ JUNK = st.recursive(
     max_leaves=5,
 )
 KEYS = st.sampled_from(("id", "function", "args", "events", "priority", "delay", "on_disconnect", "attempt", "seq", "cancel", "other"))
-PLAUSIBLE = st.sampled_from((0, 1, -1, 1.5, "all", "final", "detach", "cancel", "a-b_c", "", {}, [], {"a": 1}, 10**400, 1e308, True, None))
+PLAUSIBLE: st.SearchStrategy[Any] = st.sampled_from(
+    (0, 1, -1, 1.5, "all", "final", "detach", "cancel", "a-b_c", "", {}, [], {"a": 1}, 10**400, 1e308, True, None)
+)
 
 
 # The table.
