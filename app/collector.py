@@ -4,7 +4,7 @@ took a third of the gateway's time."""
 import gc
 
 _YOUNG = 50_000
-_MIDDLE, _OLD = 20, 100
+_MIDDLE, _OLD = 10, 20
 
 
 def settle() -> None:

@@ -107,10 +107,15 @@ class Pool:
     def _look(self, rundir: RunDirectory) -> None:
         refused: dict[str, int] = {}
         while True:
-            for instance in rundir.instances() - self.links.keys() - self._connecting:
+            gevent.sleep(LOOK_EVERY)
+            try:
+                instances = rundir.instances()
+            except OSError as error:  # out of file descriptors, most likely: there will be some again
+                log.error("look-failed: %s", error)
+                continue
+            for instance in instances - self.links.keys() - self._connecting:
                 self._connecting.add(instance)
                 gevent.spawn(self._meet_local, rundir, instance, refused)
-            gevent.sleep(LOOK_EVERY)
 
     def _meet_local(self, rundir: RunDirectory, instance: str, refused: dict[str, int]) -> None:
         address = rundir.address(instance)

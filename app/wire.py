@@ -100,6 +100,14 @@ def decode_text(text: str) -> Any:
     return value
 
 
+def decode_checked(line: bytes) -> Any:
+    """As `decode`, in half the time, for lines that one of our own processes made of what it had decoded and checked."""
+    try:
+        return ujson.loads(line)
+    except ValueError as error:
+        raise BadRequest(f"bad JSON: {error}") from None
+
+
 def encode(value: Any, most_depth: int = MAX_DEPTH) -> bytes:
     """One value as JSON in UTF-8, nested at most `most_depth` deep: one less than `MAX_DEPTH` where it is to stand in a message. Raises
     `TypeError` for what JSON has no form for, `ValueError` for NaN, infinities, lone surrogates, cycles and depth."""

@@ -6,7 +6,7 @@ What runs the tasks is the executor; what a gateway's tasks become without their
 
 import logging
 import socket as stdlib_socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import gevent
@@ -62,14 +62,6 @@ class Connection:
         self._claimant: Claimant | None = None
         self._short = ShortForm(self._outbox, house.executor)
         self._over: Signal | None = None
-        self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
-            "cancel": self._cancel,
-            "ack": self._ack,
-            "recall": self._recall,
-            "describe": self._describe,
-            "ping": self._ping,
-            "claim": self._claim,
-        }
 
     @property
     def idle(self) -> bool:
@@ -144,7 +136,7 @@ class Connection:
         """One line: parse, call, answer; whatever goes wrong is an answer too."""
         message: Any = None
         try:
-            message = wire.decode(line)
+            message = wire.decode(line) if self._claimant is None else wire.decode_checked(line)
             if type(message) is not dict:
                 raise BadRequest("a line wants a JSON object")
             if "function" in message:
@@ -165,9 +157,9 @@ class Connection:
             self._short.answer(line)
 
     def _request(self, message: dict[str, Any]) -> None:
-        for key, answer in self._requests.items():
+        for key, answer in _REQUESTS.items():
             if key in message:
-                answer(message)
+                answer(self, message)
                 return
         raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
 
@@ -265,6 +257,16 @@ class Connection:
         """A gateway: `{"claim": [[id, attempt, seq], …], "journal": id}` is the first that it says on a connection."""
         self._claimant = self._house.claimant(check_id(message.get("journal")))
         self._claimant.attach(self._outbox, _checked_claims(message["claim"]))
+
+
+_REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {
+    "cancel": Connection._cancel,
+    "ack": Connection._ack,
+    "recall": Connection._recall,
+    "describe": Connection._describe,
+    "ping": Connection._ping,
+    "claim": Connection._claim,
+}
 
 
 def _checked_claims(claims: Any) -> list[tuple[str, int, int]]:

@@ -7,7 +7,7 @@ bytes of the connection are in `app/gateway/websocket.py`; what becomes of a tas
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gevent
@@ -66,7 +66,12 @@ class Watch:
 
 
 class Session:
-    """Speaks the full form on one connection until it ends. `watches` are the tasks that it is shown and that are not over, by id."""
+    """Speaks the full form on one connection until it ends. `watches` are the tasks that it is shown and that are not over, by id.
+
+    There is one of these for every idle browser: it holds as little as possible, and no cycle.
+    """
+
+    __slots__ = ("_behind", "_connection", "_dispatcher", "_max_unfinished", "_owner", "half_full", "outbox", "queue", "watches")
 
     def __init__(self, dispatcher: Dispatcher, connection: Connection, settings: Settings) -> None:
         self._dispatcher = dispatcher
@@ -77,15 +82,7 @@ class Session:
         self._max_unfinished = settings.max_unfinished
         self.half_full = settings.max_unsent // 2
         self.watches: dict[str, Watch] = {}
-        self._behind: deque[Watch] = deque()
-        self._catching_up = False
-        self._requests: dict[str, Callable[[dict[str, Any]], None]] = {
-            "cancel": self._cancel,
-            "attach": self._attach,
-            "list": self._list,
-            "describe": self._describe,
-            "ping": self._ping,
-        }
+        self._behind: deque[Watch] | None = None
 
     def run(self) -> None:
         """Read and answer; blocks until the connection is over."""
@@ -105,10 +102,10 @@ class Session:
     def catch_up(self, watch: Watch) -> None:
         """Show it from the journal, as the socket drains, until it is up to date."""
         watch.live = False
+        if self._behind is None:
+            self._behind = deque()
+            gevent.spawn(self._catch_up, self._behind)
         self._behind.append(watch)
-        if not self._catching_up:
-            self._catching_up = True
-            gevent.spawn(self._catch_up)
 
     def _handle(self, text: str | bytes) -> None:
         message: Any = None
@@ -127,9 +124,9 @@ class Session:
             self.queue(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
 
     def _request(self, message: dict[str, Any]) -> None:
-        for key, answer in self._requests.items():
+        for key, answer in _REQUESTS.items():
             if key in message:
-                answer(message)
+                answer(self, message)
                 return
         raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
 
@@ -191,14 +188,14 @@ class Session:
 
     # Catching up, in a greenlet that exists only while there is something to show again.
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, behind: deque[Watch]) -> None:
         try:
-            while self._behind:
-                self._replay(self._behind.popleft())
+            while behind:
+                self._replay(behind.popleft())
         except Unavailable:
-            self._behind.clear()  # the connection is over; the tasks are not
+            log.debug("the connection is over; its tasks are not", extra={"connection": self._connection.id})
         finally:
-            self._catching_up = False
+            self._behind = None
 
     def _replay(self, watch: Watch) -> None:
         """Show what the journal has; then take events as they come. Between the last read and that, nothing may be missed."""
@@ -249,3 +246,12 @@ def _is_up_to_date(watch: Watch, stored: Stored | None) -> bool:
 def _asks_for(submit: Submit, stored: Stored) -> bool:
     args = {} if submit.args is None else submit.args
     return same_content(submit.function, wire.encode_decoded(args), stored.function, stored.args)
+
+
+_REQUESTS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
+    "cancel": Session._cancel,
+    "attach": Session._attach,
+    "list": Session._list,
+    "describe": Session._describe,
+    "ping": Session._ping,
+}
