@@ -58,7 +58,7 @@ class Journal(Protocol):
 
     def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
         """Keep them all. `done` is called once, now or later, with the keys whose ACCEPT was refused because they were known already;
-        the other records of those keys in the batch are void."""
+        the other records of the tasks that were refused are void, in this batch and in those after it."""
 
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
         """What is known of one task, with at most `most` of the events after number `after`. May block."""
@@ -97,6 +97,8 @@ class MemoryJournal:
                 continue
             if kind is Kind.EVENT:
                 entry = entries[task.key]
+                if entry.task is not task:  # refused in a batch before, which whoever recorded this had not heard of yet
+                    continue
                 entry.events.append((seq, line, final))
                 entry.size += len(line)
                 if final:
