@@ -5,13 +5,13 @@ workers: they are not journalled, and not retried. What the lines mean is in `ap
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
 from app import wire
 from app.address import Address
-from app.errors import RemoteError, TooLarge, Unavailable
+from app.errors import BadRequest, RemoteError, TooLarge, Unavailable
 from app.messages import FINAL_EVENTS, new_id
 
 MAX_LINE = 64 * 1024 * 1024
@@ -42,7 +42,10 @@ class TaskConnection:
         """The next message; raises `Unavailable` at the end of the connection or after `timeout` seconds."""
         while not self._lines:
             self._lines = self.read_lines(timeout)[::-1]
-        message = wire.decode(self._lines.pop())
+        try:
+            message = wire.decode(self._lines.pop())
+        except BadRequest as error:
+            raise Unavailable(f"{self.address} does not speak the Text protocol: {error.message}") from error
         if type(message) is not dict:
             raise Unavailable(f"{self.address} does not speak the full form of the Text protocol")
         return message
@@ -87,6 +90,9 @@ class TaskConnection:
         event = ""
         while event not in _FINAL:
             message = self.receive(timeout)
+            if "id" not in message and "error" in message:  # of a line too long to be read: nothing that follows would be
+                self.close()
+                raise _remote(message["error"])
             if message.get("id") != submit["id"]:
                 continue  # what is left of a task that nobody waits for any more
             if "event" not in message:
@@ -116,9 +122,18 @@ class TaskClient:
 
     def call(self, function: str, args: dict[str, Any] | list[Any] | None = None) -> Any:
         """Run a task and return its result; raises `RemoteError` where it failed, `Unavailable` where nobody answered in time."""
+        return self._ask(lambda connection: connection.call(function, args, self._timeout))
+
+    def describe(self) -> dict[str, Any]:
+        """The catalogue of functions and what the worker tells of itself."""
+        description: dict[str, Any] = self._ask(lambda connection: connection.request({"describe": True}, self._timeout)["describe"])
+        return description
+
+    def _ask(self, ask: Callable[[TaskConnection], Any]) -> Any:
+        """On an idle connection or a new one; it is kept where it is known what comes next on it."""
         connection = self._take()
         try:
-            result = connection.call(function, args, self._timeout)
+            answer = ask(connection)
         except RemoteError:
             self._idle.append(connection)
             raise
@@ -126,27 +141,25 @@ class TaskClient:
             connection.close()
             raise
         self._idle.append(connection)
-        return result
-
-    def describe(self) -> dict[str, Any]:
-        """The catalogue of functions and what the worker tells of itself."""
-        connection = self._take()
-        description: dict[str, Any] = connection.request({"describe": True})["describe"]
-        self._idle.append(connection)
-        return description
+        return answer
 
     def close(self) -> None:
         """Close the connections that are idle."""
-        while self._idle:
-            self._idle.pop().close()
+        while (connection := self._idle_one()) is not None:
+            connection.close()
 
     def _take(self) -> TaskConnection:
-        while self._idle:
-            connection = self._idle.pop()
+        while (connection := self._idle_one()) is not None:
             if _is_quiet(connection.socket):
                 return connection
             connection.close()
         return TaskConnection(self._address)
+
+    def _idle_one(self) -> TaskConnection | None:
+        try:
+            return self._idle.pop()  # not after a look whether there is one: another thread may take it in between
+        except IndexError:
+            return None
 
 
 def _connect(address: Address, timeout: float | None) -> socket.socket:
@@ -165,10 +178,12 @@ def _connect(address: Address, timeout: float | None) -> socket.socket:
 
 def _is_quiet(sock: socket.socket) -> bool:
     """Whether a kept connection is still open: nothing to read, and no end of the stream."""
-    sock.setblocking(False)
+    timeout = sock.gettimeout()
     try:
+        sock.setblocking(False)
         sock.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
+        sock.settimeout(timeout)
         return True
     except OSError:
         return False

@@ -10,11 +10,11 @@ import operator
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from app.messages import accepted_line
-from app.task import Key, Task
+from app.task import Key, Task, describe
 
 KEPT_TASKS = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
@@ -68,71 +68,92 @@ class Journal(Protocol):
 
 
 class _Entry:
-    __slots__ = ("events", "final", "size", "task")
+    """A task that is not over."""
+
+    __slots__ = ("events", "size", "task")
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.events: list[Said] = []
-        self.final = False
         self.size = len(task.args)
 
 
+_Finished = tuple[str, str, str, bytes, str, int, int, float, tuple[Said, ...]]
+"""A task that is over: owner, id, function, args, state, last event, attempt, when it was accepted, events. Atoms in tuples: smaller than
+the task was, and nothing that the collector would look at again."""
+
+
 class MemoryJournal:
-    """A journal that lasts as long as its process. Finished tasks are kept for `KEPT_FOR`, as far as `KEPT_TASKS` and `KEPT_BYTES`
-    allow."""
+    """A journal that lasts as long as its process. Finished tasks are kept for `KEPT_FOR`, within `KEPT_TASKS` and `KEPT_BYTES`."""
 
     def __init__(self, journal_id: str) -> None:
         self.id = journal_id
-        self._entries: dict[Key, _Entry] = {}
-        self._finished: deque[tuple[float, _Entry]] = deque()
+        self._entries: dict[Key, _Entry | _Finished] = {}
+        self._finished: deque[tuple[float, int, Key]] = deque()
         self._finished_size = 0
 
     def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
         """As `Journal.commit`; `done` is called before this returns."""
-        entries, finished = self._entries, self._finished
-        now = time.monotonic()
+        entries = self._entries
         known: set[Key] = set()
         for kind, task, seq, line, final, _ in records:
             if task is None or task.key in known:
                 continue
             if kind is Kind.EVENT:
                 entry = entries[task.key]
-                if entry.task is not task:  # refused in a batch before, which whoever recorded this had not heard of yet
-                    continue
+                assert isinstance(entry, _Entry)
                 entry.events.append((seq, line, final))
                 entry.size += len(line)
                 if final:
-                    entry.final = True
-                    finished.append((now, entry))
-                    self._finished_size += entry.size
+                    self._finish(task, entry)
             elif kind is Kind.ACCEPT:
                 if task.key in entries:
                     known.add(task.key)
                 else:
                     entries[task.key] = _Entry(task)
         done(frozenset(known) if known else _NOTHING)
-        while finished and (len(finished) > KEPT_TASKS or self._finished_size > KEPT_BYTES or finished[0][0] < now - KEPT_FOR):
-            self._forget(finished.popleft()[1])
+        self._forget()
 
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
         """As `Journal.read`."""
         entry = self._entries.get(key)
         if entry is None:
             return None
-        task, events = entry.task, entry.events
-        if after < 1 and (not events or events[0][0] != 1):
-            events = [(1, accepted_line(task.id, task.position), False), *events]
+        events: Sequence[Said]
+        if isinstance(entry, _Entry):
+            function, args, events = entry.task.function, entry.task.args, entry.events
+        else:
+            function, args, events = entry[2], entry[3], entry[8]
+        if after < 1 and (not events or events[0][0] != 1):  # of a task whose client wanted the end alone
+            events = [(1, accepted_line(key.partition(" ")[0], 0), False), *events]
         start = bisect_right(events, after, key=_number)
-        return Stored(task.function, task.args, entry.final, events[start : start + most])
+        return Stored(function, args, not isinstance(entry, _Entry), list(events[start : start + most]))
 
     def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """As `Journal.recent`."""
-        own = (entry.task.describe() for entry in reversed(self._entries.values()) if entry.task.owner == owner)
-        return list(itertools.islice(own, limit))
+        return list(itertools.islice(self._of(owner), limit))
 
-    def _forget(self, entry: _Entry) -> None:
-        self._finished_size -= entry.size
-        del self._entries[entry.task.key]
+    def _of(self, owner: str) -> Iterator[dict[str, Any]]:
+        for entry in reversed(self._entries.values()):
+            if isinstance(entry, _Entry):
+                if entry.task.owner == owner:
+                    yield entry.task.describe()
+            elif entry[0] == owner:
+                yield describe(entry[1], entry[2], *entry[4:8])
+
+    def _finish(self, task: Task, entry: _Entry) -> None:
+        state, said = task.state.value, tuple(entry.events)
+        finished = (task.owner, task.id, task.function, task.args, state, task.seq, task.attempt, task.accepted_at, said)
+        self._entries[task.key] = finished
+        self._finished.append((time.monotonic(), entry.size, task.key))
+        self._finished_size += entry.size
+
+    def _forget(self) -> None:
+        finished, oldest = self._finished, time.monotonic() - KEPT_FOR
+        while finished and (len(finished) > KEPT_TASKS or self._finished_size > KEPT_BYTES or finished[0][0] < oldest):
+            _, size, key = finished.popleft()
+            self._finished_size -= size
+            del self._entries[key]
 
 
 _NOTHING: frozenset[Key] = frozenset()

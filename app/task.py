@@ -101,14 +101,12 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Its entry in a list."""
-        return {
-            "id": self.id,
-            "function": self.function,
-            "state": self.state.value,
-            "seq": self.seq,
-            "attempt": self.attempt,
-            "accepted_at": round(self.accepted_at, 3),
-        }
+        return describe(self.id, self.function, self.state.value, self.seq, self.attempt, self.accepted_at)
+
+
+def describe(task_id: str, function: str, state: str, seq: int, attempt: int, accepted_at: float) -> dict[str, Any]:
+    """A task's entry in a list; `accepted_at` is in seconds since 1970."""
+    return {"id": task_id, "function": function, "state": state, "seq": seq, "attempt": attempt, "accepted_at": round(accepted_at, 3)}
 
 
 def key_of(owner: str, task_id: str) -> Key:

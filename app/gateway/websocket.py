@@ -31,7 +31,7 @@ from app.turn import Turn
 log = logging.getLogger(__name__)
 
 _SWITCHING: Final = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-_READ_AT_ONCE: Final = 16384
+_READ_AT_ONCE: Final = 8192
 _READABLE: Final = 1
 
 
@@ -112,7 +112,7 @@ class Connection(WebSocket):  # type: ignore[misc]
     def read(self) -> list[Message] | None:
         """All whole messages (TEXT with `str`, BINARY with `bytes`) that came in at once, one at least; None once the connection is over.
 
-        Pings are answered and close frames handled here. It waits first and then reads at most 16 KiB, so that others get their turn;
+        Pings are answered and close frames handled here. It waits first and then reads at most 8 KiB, so that others get their turn;
         it also waits while more than half of `max_unsent` is unsent: a peer that does not read is not read from.
         """
         while not self.closed:
