@@ -29,7 +29,7 @@ class Outbox:
         "_fd",
         "_loop",
         "_on_broken",
-        "_turn",
+        "_schedule",
         "_watcher",
         "drain_mark",
         "on_drain",
@@ -37,9 +37,10 @@ class Outbox:
         "unsent",
     )
 
-    def __init__(self, sock: Any, turn: Turn, loop: Any, on_broken: Callable[[], None]) -> None:
+    def __init__(self, sock: Any, turn: Turn, loop: Any, on_broken: Callable[[], None], *, patient: bool = False) -> None:
+        """`on_broken` is called once where the socket takes no more; `patient`: a busy loop may hold writes back for a moment."""
         self._fd: int = sock.fileno()
-        self._turn = turn
+        self._schedule = turn.add_when_idle if patient else turn.add
         self._loop = loop
         self._on_broken = on_broken
         self._chunks: list[bytes | memoryview] = []
@@ -52,12 +53,12 @@ class Outbox:
         self.on_drain: Callable[[], None] | None = None
 
     def put(self, data: bytes) -> None:
-        """Queue `data`; it is written at the end of the turn. Never blocks; nothing happens once closed."""
+        """Queue `data`; it is written at the end of the turn, or soon after. Never blocks; nothing happens once closed."""
         if self._closed:
             return
         if not self._chunks:
             self.progress_at = time.monotonic()
-            self._turn.add(self.flush)
+            self._schedule(self.flush)
         self._chunks.append(data)
         self.unsent += len(data)
 

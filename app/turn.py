@@ -1,24 +1,32 @@
 """What is to be done at the end of this turn of the event loop, once, however often it was asked for in the turn.
 
 Sockets that became readable are all read in one turn; what they led to (a commit, one write per peer) is then done for all of them
-together. Everything here runs in the hub: what is added must not block.
+together. What is in no hurry waits a little longer, until the loop has nothing else to do: under load the answers of several turns leave
+in one write, which is a third of the gateway's work. Everything here runs in the hub: what is added must not block.
 """
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 log = logging.getLogger(__name__)
 
+AT_LATEST = 0.002
+"""Seconds for which a busy loop may hold back what is to be done when it is idle."""
+
 
 class Turn:
     """The end of the current turn of `loop` (a gevent event loop)."""
 
-    __slots__ = ("_loop", "_pending")
+    __slots__ = ("_idle", "_loop", "_pending", "_when_idle", "_when_idle_since")
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
+        self._idle = loop.idle()
         self._pending: list[Callable[[], None]] = []
+        self._when_idle: list[Callable[[], None]] = []
+        self._when_idle_since = 0.0
 
     def add(self, call: Callable[[], None]) -> None:
         """Call it at the end of this turn; what is added while the turn ends still belongs to it, in order."""
@@ -26,11 +34,27 @@ class Turn:
             self._loop.run_callback(self._end)
         self._pending.append(call)
 
+    def add_when_idle(self, call: Callable[[], None]) -> None:
+        """Call it when the loop has nothing else to do, or at the end of a turn once `AT_LATEST` has passed."""
+        if not self._when_idle:
+            self._when_idle_since = time.monotonic()
+            self._idle.start(self._end_idle)
+        self._when_idle.append(call)
+
     def _end(self) -> None:
-        pending = self._pending
-        for call in pending:  # grows while it is walked: a commit queues lines, lines queue a write
-            try:
-                call()
-            except Exception:
-                log.exception("turn-failed: %r", call)
-        pending.clear()
+        _call_all(self._pending)
+        if self._when_idle and time.monotonic() - self._when_idle_since > AT_LATEST:
+            self._end_idle()
+
+    def _end_idle(self) -> None:
+        self._idle.stop()
+        _call_all(self._when_idle)
+
+
+def _call_all(calls: list[Callable[[], None]]) -> None:
+    for call in calls:  # grows while it is walked: a commit queues lines, lines queue a write
+        try:
+            call()
+        except Exception:
+            log.exception("turn-failed: %r", call)
+    calls.clear()

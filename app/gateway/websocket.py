@@ -101,7 +101,7 @@ class Connection(WebSocket):  # type: ignore[misc]
         self._watcher = common.hub.loop.io(sock.fileno(), _READABLE)
         self._frames = FrameBuffer(common.max_message)
         self._pending: Any = leftover or None
-        self.outbox = Outbox(sock, common.turn, common.hub.loop, functools.partial(_hang_up, sock))
+        self.outbox = Outbox(sock, common.turn, common.hub.loop, functools.partial(_hang_up, sock), patient=True)
         self.heard_at = time.monotonic()
         self.pinged_at = 0.0
         early, self._early = self._early, None
