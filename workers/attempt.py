@@ -3,6 +3,7 @@
 How it is run (greenlet, thread, process) is the executor's; where its events go is the sink's.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -10,9 +11,11 @@ from typing import Any, Protocol
 
 from app import wire
 from app.errors import Failed, HandoffError, TooLarge
-from app.messages import FINAL_STATE, Event, State, event_body_line, event_line
-from workers.context import Retry, TaskContext, TimeLimitExceeded, progress_fields
+from app.messages import FINAL_STATE, MAX_DELAY, Event, State, event_body_line, event_line
+from workers.context import Retry, TaskContext, TimeLimitExceeded, progress_fields, speakable
 from workers.registry import Function, Options
+
+log = logging.getLogger(__name__)
 
 PROGRESS_EVERY = 0.1
 """Seconds between two progress events of one attempt, at least; a thousandth of its age once that is more, so that a day fits in the
@@ -20,6 +23,11 @@ log."""
 
 MAX_EVENTS = 10_000
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_ERROR_BYTES = 64 * 1024
+MAX_MESSAGE = 2000
+"""Characters of an exception's text that are told."""
+
+_IN_A_MESSAGE = wire.MAX_DEPTH - 1
 
 
 class Sink(Protocol):
@@ -46,16 +54,19 @@ class Attempt(TaskContext):
     """
 
     __slots__ = (
-        "_after_hub",
         "_bytes",
+        "_in_hub",
         "_loop",
         "_pending",
         "_progress_at",
         "_timer",
+        "_told",
+        "_told_due",
         "args",
         "deadline",
         "final_only",
         "greenlet",
+        "insistence",
         "kwargs",
         "lines",
         "may_retry",
@@ -82,22 +93,25 @@ class Attempt(TaskContext):
         self.seq = 0
         self.state = State.QUEUED
         self.greenlet: Any = None
+        self.insistence: Any = None
         self.deadline = 0.0
         self.started_at = 0.0
         self._loop: Any = None
-        self._after_hub: Callable[..., None] | None = None
+        self._in_hub: Callable[..., None] | None = None
+        self._told: dict[str, Any] | None = None
+        self._told_due = False
         self._pending: dict[str, Any] | None = None
         self._progress_at = 0.0
         self._timer: Any = None
         self._bytes = 0
 
-    def begin(self, loop: Any, worker: str, *, in_hub_thread: bool = True) -> None:
-        """Say that it starts. `started` leaves at once: a function that blocks the hub would hold it back."""
+    def begin(self, loop: Any, worker: str, in_hub: Callable[..., None] | None = None) -> None:
+        """Say that it starts. `started` leaves at once: a function that blocks the hub would hold it back. `in_hub`: how a task in a
+        thread has something done in a greenlet of the hub's thread, and waits for it."""
         self._loop = loop
         self.state = State.RUNNING
         self.started_at = time.monotonic()
-        if not in_hub_thread:
-            self._after_hub = loop.run_callback_threadsafe
+        self._in_hub = in_hub
         if not self.final_only:
             self._say(Event.STARTED, b'"worker":' + wire.encode(worker))
             self.sink.flush()
@@ -106,10 +120,23 @@ class Attempt(TaskContext):
         """As `TaskContext.progress`; also where a thread or a process of its own says it. Raises where the task should end."""
         self.check()
         fields = progress_fields(done, total, note)
-        if self._after_hub is not None:
-            self._after_hub(self.note_progress, fields)
-        else:
+        if self._in_hub is None:
             self.note_progress(fields)
+            return
+        if not self._progress_at:  # the first is told in any case
+            self._progress_at = -1.0
+            self._loop.run_callback_threadsafe(self.note_progress, fields)
+            return
+        self._told = fields  # before the look at `_told_due`, and taken by the hub after that was reset: so none is overlooked
+        if not self._told_due:
+            self._told_due = True
+            self._loop.run_callback_threadsafe(self._take_told)
+
+    def _take_told(self) -> None:
+        self._told_due = False
+        told, self._told = self._told, None
+        if told is not None:
+            self.note_progress(told)
 
     def note_progress(self, fields: dict[str, Any]) -> None:
         """Send it now, or keep it until `PROGRESS_EVERY` has passed since the last; in the hub's thread."""
@@ -131,29 +158,26 @@ class Attempt(TaskContext):
         self.check()
         if self.final_only:
             return
-        try:
-            body = b'"value":' + wire.encode(value)
-        except (TypeError, ValueError) as error:
-            raise Failed(f"{self.function} yielded what JSON has no form for: {error}") from None
+        body = b'"value":' + encode_value(self.function, "yielded", value)
         if self.seq >= MAX_EVENTS or self._bytes + len(body) > MAX_EVENT_BYTES:
             raise TooLarge(f"what is kept of one task ({MAX_EVENTS} events)", MAX_EVENT_BYTES)
-        if self._after_hub is not None:
-            self._after_hub(self._say_output, body)
-        else:
+        if self._in_hub is None:
             self._say_output(body)
-            self.sink.wait()
+        else:
+            self._in_hub(self._say_output, body)
 
     def _say_output(self, body: bytes) -> None:
         if self.state is State.RUNNING:
             self._say_pending()
             self._say(Event.OUTPUT, body)
+            self.sink.wait()
 
     def succeed(self, result: Any, limit: int) -> None:
         """End with `succeeded`, or `failed` where the result is no JSON or larger than `limit` bytes."""
         try:
-            value = wire.encode(result)
-        except (TypeError, ValueError) as error:
-            self.fail(Event.FAILED, Failed(f"{self.function} returned what JSON has no form for: {error}"))
+            value = encode_value(self.function, "returned", result)
+        except Failed as error:
+            self.fail(Event.FAILED, error)
             return
         if len(value) > limit:
             self.fail(Event.FAILED, TooLarge("the result", limit))
@@ -162,13 +186,13 @@ class Attempt(TaskContext):
 
     def fail(self, event: Event, error: HandoffError) -> None:
         """End with another final event than `succeeded`."""
-        self._end(event, b"error", wire.encode(error.as_wire()))
+        self._end(event, b"error", wire.encode(error_object(error)))
 
     def retry(self, after: float, error: HandoffError) -> None:
         """End this attempt with `retrying`: the gateway will send the task again after that many seconds."""
         self._finish(State.RETRYING)
         self.seq += 1
-        self.sink.event(self, event_line(self.id, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error.as_wire()))
+        self.sink.event(self, event_line(self.id, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error_object(error)))
 
     def _end(self, event: Event, key: bytes, value: bytes) -> None:
         self._finish(FINAL_STATE[event])
@@ -202,12 +226,42 @@ class Attempt(TaskContext):
         self.sink.event(self, event_body_line(self.id, event, self.seq, self.attempt, body))
 
 
+def encode_value(function: str, done: str, value: Any) -> bytes:
+    """What a function returned or yielded, as the JSON that stands in an event; raises `Failed` where it has none."""
+    try:
+        return wire.encode(value, _IN_A_MESSAGE)
+    except (TypeError, ValueError) as error:
+        raise Failed(f"{function} {done} what JSON has no form for: {error}"[:MAX_MESSAGE]) from None
+
+
+def failure(error: BaseException) -> Failed:
+    """What a function raised, in words, whatever that was."""
+    kind = type(error).__name__
+    try:
+        text = f"{kind}: {error}"
+    except Exception as unspeakable:  # noqa: BLE001 - its own code is asked for its text
+        text = f"{kind}, whose text cannot be had: that raised {type(unspeakable).__name__}"
+    return Failed(speakable(text[:MAX_MESSAGE]))
+
+
+def error_object(error: HandoffError) -> dict[str, Any]:
+    """The error as it stands in an event. A task may raise our errors too, with details that JSON has no form for, or too many: then they
+    are left out."""
+    fields = error.as_wire()
+    try:
+        if len(wire.encode(fields, _IN_A_MESSAGE)) <= MAX_ERROR_BYTES:
+            return fields
+    except (TypeError, ValueError):
+        log.warning("error-details: those of %s cannot be told", type(error).__name__)
+    return {"code": str(error.code), "message": speakable(str(error.message)[:MAX_MESSAGE])}
+
+
 def retry_after(options: Options, cause: BaseException, attempt: int) -> float | None:
     """Seconds until a failed attempt is tried again; None where it is not: no attempts left, or its options do not name the cause."""
     if not options.retryable or attempt >= options.attempts:
         return None
-    if isinstance(cause, Retry) and cause.after is not None:
-        return cause.after
+    if isinstance(cause, Retry) and isinstance(cause.after, int | float) and cause.after >= 0:  # not NaN
+        return min(cause.after, MAX_DELAY)
     if isinstance(cause, (Retry, *options.retry_on)) or (isinstance(cause, TimeLimitExceeded) and TimeoutError in options.retry_on):
         return back_off(options.backoff, attempt)
     return None

@@ -4,6 +4,7 @@ The same in a greenlet, a thread and a process of its own: whoever runs the task
 knows of sockets or slots.
 """
 
+import math
 from contextvars import ContextVar
 from typing import Any
 
@@ -75,10 +76,21 @@ def progress(done: float, total: float | None = None, note: str | None = None) -
 
 
 def progress_fields(done: float, total: float | None, note: str | None) -> dict[str, Any]:
-    """What a `progress` event carries beside its head."""
-    fields: dict[str, Any] = {"done": done}
+    """What a `progress` event carries beside its head. Raises `TypeError` or `ValueError` for numbers that are none."""
+    fields: dict[str, Any] = {"done": _number(done)}
     if total is not None:
-        fields["total"] = total
+        fields["total"] = _number(total)
     if note is not None:
-        fields["note"] = str(note)
+        fields["note"] = speakable(str(note))
     return fields
+
+
+def speakable(text: str) -> str:
+    """The text without what UTF-8 has no form for (the names of some files, say)."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _number(value: Any) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"progress wants numbers, not {value}")
+    return value if type(value) is int or type(value) is float else float(value)

@@ -13,12 +13,13 @@ from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
+from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from app.errors import Cancelled, Failed, HandoffError, Interrupted, TimedOut
 from app.messages import Event, State
-from workers.attempt import Attempt, back_off, retry_after
-from workers.context import CURRENT, Interrupt, TaskCancelled, TimeLimitExceeded
+from workers.attempt import Attempt, back_off, failure, retry_after
+from workers.context import CURRENT, Interrupt, TaskCancelled, TimeLimitExceeded, speakable
 from workers.process import ProcessDied, ProcessPool, RetryElsewhere
 from workers.slots import Slots
 
@@ -29,6 +30,9 @@ BUDGET = 0.005
 
 INSIST_AFTER = 1.0
 """Seconds after which a task that swallowed its interrupt gets it again."""
+
+
+_allocate_lock = get_original("_thread", "allocate_lock")
 
 
 class Executor:
@@ -74,11 +78,13 @@ class Executor:
         if self.recall(attempt):
             attempt.fail(Event.CANCELLED, Cancelled("cancelled before it began"))
         else:
-            self.interrupt(attempt, TaskCancelled("cancelled"))
+            interrupt = TaskCancelled("cancelled")
+            self.interrupt(attempt, interrupt)
+            if attempt.state is State.RUNNING:
+                self._insist(attempt, INSIST_AFTER, interrupt)
 
     def interrupt(self, attempt: Attempt, interrupt: Interrupt) -> None:
-        """Raise it inside the task, now; again each `INSIST_AFTER` while the task goes on all the same. Call it in the hub or a
-        greenlet."""
+        """Raise it inside the task, now, or what it was interrupted with before. Call it in the hub or a greenlet."""
         if attempt.state is not State.RUNNING:
             return
         if attempt.interrupt is None:
@@ -139,16 +145,17 @@ class Executor:
         self.running.add(attempt)
         spec = attempt.spec
         try:
-            attempt.begin(self._loop, self._worker, in_hub_thread=spec.options.run_in != "thread")
-            timer = self._limit(attempt) if spec.options.time_limit is not None else None
+            attempt.begin(self._loop, self._worker, self._in_hub if spec.options.run_in == "thread" else None)
+            if spec.options.time_limit is not None and spec.options.run_in != "process":
+                self._limit(attempt)
             CURRENT.set(attempt)
             try:
                 result = self._ways[spec.options.run_in](attempt)
             finally:
                 CURRENT.set(None)
                 attempt.greenlet = None
-                if timer is not None:
-                    timer.close()
+                if attempt.insistence is not None:
+                    attempt.insistence.close()
             if attempt.state is State.RUNNING:
                 attempt.succeed(result, self._max_result)
         except BaseException as error:  # noqa: BLE001 - a task may raise anything, SystemExit and GreenletExit included
@@ -167,7 +174,7 @@ class Executor:
         if isinstance(error, TaskCancelled):
             attempt.fail(Event.CANCELLED, Cancelled("cancelled while it ran"))
         elif isinstance(error, TimeLimitExceeded):
-            self._fail_or_retry(attempt, error, Event.TIMED_OUT, TimedOut(f"over its time limit of {attempt.spec.options.time_limit:g} s"))
+            self._fail_or_retry(attempt, error, Event.TIMED_OUT, TimedOut(_over_limit(attempt.spec.options.time_limit)))
         elif isinstance(error, RetryElsewhere):
             self._fail_or_retry(attempt, error, Event.FAILED, error.error)
         elif isinstance(error, ProcessDied):
@@ -191,8 +198,10 @@ class Executor:
             attempt.fail(Event.FAILED, died)
 
     def _failure(self, error: BaseException) -> Failed:
-        details = {"traceback": "".join(traceback.format_exception(error))} if self._tracebacks else {}
-        return Failed(f"{type(error).__name__}: {error}"[:2000], **details)
+        failed = failure(error)
+        if self._tracebacks:
+            failed.details["traceback"] = speakable("".join(traceback.format_exception(error)))
+        return failed
 
     def _fail_or_retry(self, attempt: Attempt, cause: BaseException, event: Event, error: HandoffError) -> None:
         after = retry_after(attempt.spec.options, cause, attempt.attempt) if attempt.may_retry else None
@@ -203,13 +212,19 @@ class Executor:
 
     # Limits and interrupts.
 
-    def _limit(self, attempt: Attempt) -> Any:
+    def _limit(self, attempt: Attempt) -> None:
+        """The time of the task runs from here."""
         limit = attempt.spec.options.time_limit
-        assert limit is not None
-        attempt.deadline = time.monotonic() + limit
-        timer = self._loop.timer(limit, INSIST_AFTER)
-        timer.start(self.interrupt, attempt, TimeLimitExceeded(f"over its time limit of {limit:g} s"))
-        return timer
+        if limit is not None:
+            attempt.deadline = time.monotonic() + limit
+            self._insist(attempt, limit, TimeLimitExceeded(_over_limit(limit)))
+
+    def _insist(self, attempt: Attempt, after: float, interrupt: Interrupt) -> None:
+        """Interrupt it after so many seconds, and again each `INSIST_AFTER` while it goes on all the same."""
+        if attempt.insistence is not None:
+            attempt.insistence.close()
+        attempt.insistence = self._loop.timer(after, INSIST_AFTER)
+        attempt.insistence.start(self.interrupt, attempt, interrupt)
 
     def _throw(self, attempt: Attempt) -> None:
         """In the hub, so nothing of the task runs meanwhile: it is still this attempt that waits in this greenlet, or it is over."""
@@ -239,12 +254,21 @@ class Executor:
             CURRENT.set(None)
             self._loop.run_callback_threadsafe(ended.set)
 
+    def _in_hub(self, call: Callable[..., None], *args: Any) -> None:
+        """From a task's thread: have it done in a greenlet of the hub's thread; blocks this thread until it is."""
+        done = _allocate_lock()
+        done.acquire()
+        self._loop.run_callback_threadsafe(gevent.spawn, _then, done.release, call, *args)
+        done.acquire()
+
     def _abandon_thread(self, attempt: Attempt) -> None:
         assert attempt.interrupt is not None
         self._ended_with(attempt, attempt.interrupt)
 
     def _call_in_process(self, attempt: Attempt) -> Any:
-        return self._processes.run(attempt)
+        with self._processes.process() as process:
+            self._limit(attempt)
+            return process.run(attempt)
 
 
 def _drain(attempt: Attempt, values: Iterator[Any]) -> Any:
@@ -255,3 +279,14 @@ def _drain(attempt: Attempt, values: Iterator[Any]) -> Any:
         except StopIteration as stop:
             return stop.value
         attempt.output(value)
+
+
+def _then(done: Callable[[], None], call: Callable[..., None], *args: Any) -> None:
+    try:
+        call(*args)
+    finally:
+        done()
+
+
+def _over_limit(limit: float | None) -> str:
+    return "its time is up" if limit is None else f"over its time limit of {limit:g} s"

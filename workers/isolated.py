@@ -18,9 +18,9 @@ from typing import Any
 
 from app import wire
 from app.child import die_with_parent
-from app.errors import Failed, HandoffError
+from app.errors import HandoffError
 from app.messages import Event
-from workers.attempt import retry_after
+from workers.attempt import encode_value, error_object, failure, retry_after
 from workers.context import CURRENT, Interrupt, TaskCancelled, TaskContext, TimeLimitExceeded, progress_fields
 from workers.registry import REGISTRY, Function
 
@@ -51,10 +51,20 @@ class Channel:
 
     def say(self, event: Event, **fields: Any) -> None:
         """Send an event, after the progress that still waits."""
-        line = wire.encode_line({"event": event.value, **fields})
+        self._send(wire.encode_line({"event": event.value, **fields}))
+
+    def give(self, event: Event, key: str, value: bytes) -> None:
+        """As `say`, with a value that is JSON already."""
+        self._send(b'{"event":"%b","%b":%b}\n' % (event.value.encode(), key.encode(), value))
+
+    def _send(self, line: bytes) -> None:
         with self._whole_lines():
             self._send_pending()
             self._socket.sendall(line)
+
+    def begin(self) -> None:
+        """A new task: its first progress is sent at once."""
+        self._sent_at = 0.0
 
     def progress(self, fields: dict[str, Any]) -> None:
         """Send it now, or soon."""
@@ -113,12 +123,14 @@ def main(fd: int, parent: int) -> None:
         signal.signal(number, _interrupt)
     sock = socket.socket(fileno=fd)
     sock.setblocking(True)
+    sock.set_inheritable(False)  # what a task starts must not hold it open
     channel = Channel(sock)
     messages = channel.lines()
     load = next(messages)
     sys.path[:] = load["path"]
     REGISTRY.load(load["tasks"], load["task"])
     REGISTRY.freeze()
+    channel.say(Event.STARTED)
     for message in messages:
         _run(channel, message, load["data_dir"])
 
@@ -128,29 +140,29 @@ def _run(channel: Channel, message: dict[str, Any], data_dir: str) -> None:
     spec = REGISTRY.get(message["function"])
     context = IsolatedContext(message["id"], spec.name, message["attempt"], data_dir, channel)
     try:
-        channel.say(Event.SUCCEEDED, result=_call(channel, context, spec, message["args"]))
+        channel.give(Event.SUCCEEDED, "result", encode_value(spec.name, "returned", _call(channel, context, spec, message["args"])))
     except TaskCancelled as cancelled:
-        channel.say(Event.CANCELLED, error={"code": "cancelled", "message": str(cancelled)})
+        channel.say(Event.CANCELLED, error={"code": "cancelled", "message": failure(cancelled).message})
     except TimeLimitExceeded as late:
-        channel.say(Event.TIMED_OUT, error={"code": "timed_out", "message": str(late)})
+        channel.say(Event.TIMED_OUT, error={"code": "timed_out", "message": failure(late).message})
     except HandoffError as error:
-        channel.say(Event.FAILED, error=error.as_wire())
+        channel.say(Event.FAILED, error=error_object(error))
     except BaseException as error:  # a task may raise anything; exec, _exit and a crash are seen by the worker
         log.info("task-failed: %s raised", spec.name, exc_info=error, extra={"task": context.id})
         _failed(channel, spec, message, error)
 
 
 def _failed(channel: Channel, spec: Function, message: dict[str, Any], error: BaseException) -> None:
-    failure = Failed(f"{type(error).__name__}: {error}"[:2000]).as_wire()
     after = retry_after(spec.options, error, message["attempt"]) if message["retry"] else None
     if after is None:
-        channel.say(Event.FAILED, error=failure)
+        channel.say(Event.FAILED, error=error_object(failure(error)))
     else:
-        channel.say(Event.RETRYING, after=after, error=failure)
+        channel.say(Event.RETRYING, after=after, error=error_object(failure(error)))
 
 
 def _call(channel: Channel, context: IsolatedContext, spec: Function, raw: Any) -> Any:
     args, kwargs = spec.bind(raw)
+    channel.begin()
     CURRENT.set(context)  # from here to the reset an interrupt is raised in the task; a signal that comes later is too late
     try:
         result = spec.call(*args, **kwargs)
@@ -158,10 +170,11 @@ def _call(channel: Channel, context: IsolatedContext, spec: Function, raw: Any) 
             return result
         while True:
             try:
-                channel.say(Event.OUTPUT, value=next(result))
-                context.check()
+                value = next(result)
             except StopIteration as stop:
                 return stop.value
+            channel.give(Event.OUTPUT, "value", encode_value(spec.name, "yielded", value))
+            context.check()
     finally:
         CURRENT.set(None)
 

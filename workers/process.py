@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,18 @@ import gevent
 from gevent import socket, subprocess
 
 from app import wire
-from app.errors import HandoffError, RemoteError, TimedOut
+from app.errors import HandoffError, RemoteError, TimedOut, TooLarge
 from app.messages import Event
 from workers.attempt import Attempt
-from workers.context import Interrupt, Retry, TaskCancelled
+from workers.context import Interrupt, Retry, TaskCancelled, TimeLimitExceeded
 
 log = logging.getLogger(__name__)
 
 GRACE = 2.0
 """Seconds that a task in a process has to end after its interrupt, before the process is killed."""
+
+READY_WITHIN = 60.0
+"""Seconds that a process has to load the tasks."""
 
 _NOT_IN_TIME = object()
 _MAX_LINE = 64 * 1024 * 1024
@@ -53,114 +57,165 @@ class ProcessPool:
 
     def __init__(self, data_dir: str, modules: tuple[str, ...], dotted: tuple[str, ...]) -> None:
         self._load = {"path": sys.path, "data_dir": data_dir, "tasks": modules, "task": dotted}
-        self._idle: list[_Process] = []
-        self._all: set[_Process] = set()
+        self._idle: list[Process] = []
+        self._all: set[Process] = set()
 
-    def run(self, attempt: Attempt) -> Any:
-        """Run it in an idle process, or a new one; blocks this greenlet. Returns or raises what the task did, `ProcessDied` where that
-        died."""
-        process = self._idle.pop() if self._idle else self._start()
+    @contextmanager
+    def process(self) -> Iterator["Process"]:
+        """A process that is ready for a task; blocks this greenlet until there is one. It is kept for the next task if its task ended."""
+        process = self._take()
         try:
-            result = process.run(attempt)
-        except BaseException:
+            process.wait_ready()
+            yield process
+        finally:
             self._put_back(process)
-            raise
-        self._put_back(process)
-        return result
 
     def close(self) -> None:
         """Kill them all: the worker leaves."""
         for process in list(self._all):
             process.kill()
 
-    def _start(self) -> "_Process":
-        process = _Process(self._load)
+    def _take(self) -> "Process":
+        while self._idle:
+            process = self._idle.pop()
+            if process.alive:
+                return process
+            self._end(process)
+        process = Process(self._load)
         self._all.add(process)
         return process
 
-    def _put_back(self, process: "_Process") -> None:
+    def _put_back(self, process: "Process") -> None:
         if process.usable:
             self._idle.append(process)
         else:
-            self._all.discard(process)
+            self._end(process)
+
+    def _end(self, process: "Process") -> None:
+        process.close()
+        self._all.discard(process)
 
 
-class _Process:
-    """One interpreter. `usable` once its task has ended and it is still there."""
+class Process:
+    """One interpreter. `usable` while it waits for a task: not before it is ready, and not after one that did not end."""
 
     def __init__(self, load: dict[str, Any]) -> None:
-        ours, theirs = socket.socketpair()
-        environ = {**os.environ, "PYTHONPATH": _ROOT}
-        command = [sys.executable, "-m", "workers.isolated", str(theirs.fileno()), str(os.getpid())]
-        self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environ)
-        theirs.close()
-        self._socket = ours
+        self.usable = False
+        self._ready = False
         self._buffer = wire.LineBuffer(_MAX_LINE)
+        self._lines: deque[bytes] = deque()
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            environ = {**os.environ, "PYTHONPATH": _ROOT}
+            command = [sys.executable, "-m", "workers.isolated", str(theirs.fileno()), str(os.getpid())]
+            self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environ)
         self._send(load)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended while it was idle."""
+        return self._popen.poll() is None
+
+    def wait_ready(self) -> None:
+        """Block until it has loaded the tasks. Raises `ProcessDied` where it does not."""
+        if not self._ready:
+            with gevent.Timeout(READY_WITHIN, ProcessDied(f"a process for it was not ready within {READY_WITHIN:g} s")):
+                self._message()
+            self._ready = True
         self.usable = True
 
     def run(self, attempt: Attempt) -> Any:
+        """Run it; blocks this greenlet. Returns or raises what the task did, `ProcessDied` where the process died."""
         self.usable = False
         self._send(
             {"id": attempt.id, "function": attempt.function, "args": attempt.raw, "attempt": attempt.attempt, "retry": attempt.may_retry}
         )
-        with self._hard_limit(attempt):
+        with _HardLimit(self, attempt.spec.options.hard_limit):
             try:
                 return self._follow(attempt)
             except Interrupt as interrupt:
+                if self.usable:
+                    raise
                 return self._end_early(attempt, interrupt)
 
     def kill(self) -> None:
+        """End it, whatever it does."""
         with suppress(ProcessLookupError):
             self._popen.kill()
 
+    def close(self) -> None:
+        """End it, and hear nothing more of it."""
+        self.kill()
+        self._socket.close()
+
     def _follow(self, attempt: Attempt) -> Any:
-        for message in self._messages():
+        while True:
+            message = self._message()
             event = message["event"]
             if event == Event.PROGRESS.value:
                 attempt.note_progress(message["fields"])
             elif event == Event.OUTPUT.value:
-                attempt.output(message["value"])
+                if attempt.interrupt is None:
+                    attempt.output(message["value"])
             else:
                 self.usable = True
-                if attempt.interrupt is not None and event in (Event.CANCELLED.value, Event.TIMED_OUT.value):
-                    raise attempt.interrupt
-                return _outcome(event, message)
-        raise self._died()
+                return _outcome(event, message, attempt)
 
     def _end_early(self, attempt: Attempt, interrupt: Interrupt) -> Any:
-        """Raise the interrupt over there, and kill the process where that does not end the task."""
-        with suppress(ProcessLookupError):
-            self._popen.send_signal(signal.SIGUSR1 if isinstance(interrupt, TaskCancelled) else signal.SIGUSR2)
-        outcome = gevent.with_timeout(GRACE, self._follow, attempt, timeout_value=_NOT_IN_TIME)
-        if outcome is _NOT_IN_TIME:
-            self.kill()
-            raise interrupt
-        return outcome
+        """Raise the interrupt over there, and kill the process where that does not end the task in time."""
+        until = time.monotonic() + GRACE
+        while True:
+            with suppress(ProcessLookupError):
+                self._popen.send_signal(signal.SIGUSR1 if isinstance(interrupt, TaskCancelled) else signal.SIGUSR2)
+            try:
+                outcome = gevent.with_timeout(max(0.0, until - time.monotonic()), self._follow, attempt, timeout_value=_NOT_IN_TIME)
+            except Interrupt:
+                if not self.usable:  # not its end, but the same interrupt once more
+                    continue
+                raise
+            except ProcessDied:
+                raise interrupt from None
+            if outcome is _NOT_IN_TIME:
+                raise interrupt
+            return outcome
 
-    def _hard_limit(self, attempt: Attempt) -> "_HardLimit":
-        return _HardLimit(self, attempt.spec.options.hard_limit)
+    def _message(self) -> Any:
+        """The next that it says. Raises `ProcessDied` where it ends instead."""
+        while not self._lines:
+            data = self._receive()
+            if not data:
+                raise self._died()
+            self._lines.extend(self._buffer.feed(data))
+            if self._buffer.overflowed:
+                raise TooLarge("what it returned", _MAX_LINE)
+        return wire.decode(self._lines.popleft())
 
-    def _messages(self) -> Iterator[dict[str, Any]]:
-        while data := self._socket.recv(65536):
-            for line in self._buffer.feed(data):
-                yield wire.decode(line)
+    def _receive(self) -> bytes:
+        try:
+            return bytes(self._socket.recv(65536))
+        except ConnectionResetError:  # it died before it had read all
+            return b""
 
     def _send(self, message: dict[str, Any]) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # it died: reading says so
             self._socket.sendall(wire.encode_line(message))
 
     def _died(self) -> ProcessDied:
-        status = self._popen.wait()
-        how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+        """It says nothing any more: wait for its end, or bring it about."""
         self._socket.close()
+        try:
+            status = self._popen.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._popen.wait()
+        how = f"signal {_signal_name(-status)}" if status < 0 else f"exit status {status}"
         return ProcessDied(f"the process that ran it ended with {how}", killed_by=how)
 
 
 class _HardLimit:
     """Kills the process once a task has been in it for `limit` seconds; what the kill leads to is then reported as a time-out."""
 
-    def __init__(self, process: _Process, limit: float | None) -> None:
+    def __init__(self, process: Process, limit: float | None) -> None:
         self._process = process
         self._limit = limit
         self._timer: Any = None
@@ -179,11 +234,22 @@ class _HardLimit:
             raise TimedOut(f"over its hard limit of {self._limit:g} s; its process was killed") from error
 
 
-def _outcome(event: str, message: dict[str, Any]) -> Any:
+def _outcome(event: str, message: dict[str, Any], attempt: Attempt) -> Any:
     if event == Event.SUCCEEDED.value:
         return message["result"]
     error = dict(message["error"])
     remote = RemoteError(error.pop("code"), error.pop("message"), **error)
+    if event == Event.CANCELLED.value:
+        raise attempt.interrupt or TaskCancelled(remote.message)
+    if event == Event.TIMED_OUT.value:
+        raise attempt.interrupt or TimeLimitExceeded(remote.message)
     if event == Event.RETRYING.value:
         raise RetryElsewhere(message["after"], remote)
     raise remote
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the nameless real-time signals
+        return str(number)
