@@ -54,6 +54,7 @@ ODD_ERRORS: dict[str, Callable[[], BaseException]] = {
     "long": lambda: ValueError("x" * 10_000_000),
     "one of ours": lambda: Failed("as told", sent=3),
     "one of ours with what JSON cannot say": lambda: Failed("as told", what=object()),
+    "a time-out of its own": lambda: TimeLimitExceeded("by itself"),
     "a cancel of its own": lambda: TaskCancelled("by itself"),
 }
 
