@@ -6,7 +6,6 @@ in one write, which is a third of the gateway's work. Everything here runs in th
 """
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,14 +18,14 @@ AT_LATEST = 0.002
 class Turn:
     """The end of the current turn of `loop` (a gevent event loop)."""
 
-    __slots__ = ("_idle", "_loop", "_pending", "_when_idle", "_when_idle_since")
+    __slots__ = ("_idle", "_loop", "_pending", "_too_late", "_when_idle")
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop
         self._idle = loop.idle()
+        self._too_late = loop.timer(AT_LATEST, AT_LATEST)
         self._pending: list[Callable[[], None]] = []
         self._when_idle: list[Callable[[], None]] = []
-        self._when_idle_since = 0.0
 
     def add(self, call: Callable[[], None]) -> None:
         """Call it at the end of this turn; what is added while the turn ends still belongs to it, in order."""
@@ -35,19 +34,18 @@ class Turn:
         self._pending.append(call)
 
     def add_when_idle(self, call: Callable[[], None]) -> None:
-        """Call it when the loop has nothing else to do, or at the end of a turn once `AT_LATEST` has passed."""
+        """Call it when the loop has nothing else to do, or `AT_LATEST` seconds from now."""
         if not self._when_idle:
-            self._when_idle_since = time.monotonic()
             self._idle.start(self._end_idle)
+            self._too_late.again(self._end_idle)  # start would go on from where it was stopped
         self._when_idle.append(call)
 
     def _end(self) -> None:
         _call_all(self._pending)
-        if self._when_idle and time.monotonic() - self._when_idle_since > AT_LATEST:
-            self._end_idle()
 
     def _end_idle(self) -> None:
         self._idle.stop()
+        self._too_late.stop()
         _call_all(self._when_idle)
 
 
