@@ -59,14 +59,15 @@ class Dispatcher:
         self._pool.stop()
 
     def submit(self, owner: str, lane: Any, submit: Submit, watcher: Watcher) -> Task | None:
-        """Accept a task, or find the one that has this id already; None where that is over, and is to be read from the journal.
+        """Accept a task, or find the one that has this id already; None where that is over, and is to be read from the journal. While the
+        journal has not confirmed it, the one that is found may be another than was asked for.
 
         `lane` is whoever takes turns with others. Raises a `Refusal` where it is not accepted; `watcher` hears of it otherwise.
         """
         args = wire.encode_decoded(submit.args) if submit.args is not None else b"{}"
         known = self._ledger.live.get(key_of(owner, submit.id))
         if known is not None:
-            if not known.same_content(submit.function, args):
+            if known.kept and not known.same_content(submit.function, args):
                 raise IdConflict(submit.id)
             return known
         self._check_room(submit.function)

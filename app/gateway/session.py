@@ -28,6 +28,8 @@ UNSUPPORTED_DATA = 1003
 REPLAY_AT_ONCE = 200
 """Events read from the journal at a time while a task is shown again."""
 
+_ASK_AGAIN = 0.005
+
 
 class Watch:
     """One task as one connection sees it. `seen` is the number of the last event that was sent; while it is not `live`, events are not
@@ -138,8 +140,13 @@ class Session:
             submit = submit._replace(id=new_id())
         watch = Watch(self, submit.id, final_only=submit.final_only, submit=submit)
         task = self._dispatcher.submit(self._owner, self, submit, watch)
-        if task is not None:
+        if task is None:
+            return
+        if watch in task.watchers or _asks_for(submit, task):
             self._watch(watch, task)
+        else:  # which of the two is the task of this id, the journal is about to say
+            watch.task = task
+            self.catch_up(watch)
 
     def _watch(self, watch: Watch, task: Task) -> None:
         before = self.watches.get(task.id)
@@ -206,6 +213,9 @@ class Session:
             if stored is None and was_kept:
                 self._refuse(watch, UnknownTask(watch.id))  # forgotten meanwhile
                 return
+            if stored is None and _contends(watch):
+                gevent.sleep(_ASK_AGAIN)
+                continue
             if stored is not None and watch.submit is not None and not _asks_for(watch.submit, stored):
                 self._refuse(watch, IdConflict(watch.id))
                 return
@@ -218,7 +228,8 @@ class Session:
 
     def _refuse(self, watch: Watch, error: HandoffError) -> None:
         self.queue(refusal(error, watch.id))
-        self.watches.pop(watch.id, None)
+        if self.watches.get(watch.id) is watch:
+            del self.watches[watch.id]
 
     def _show_again(self, watch: Watch, said: Said) -> None:
         watch.seen, line, final = said
@@ -243,7 +254,12 @@ def _is_up_to_date(watch: Watch, stored: Stored | None) -> bool:
     return watch.task is None or watch.task.kept <= watch.seen
 
 
-def _asks_for(submit: Submit, stored: Stored) -> bool:
+def _contends(watch: Watch) -> bool:
+    """Whether it asks for something else than the task that came first, which the journal has not confirmed yet."""
+    return watch.task is not None and watch.submit is not None and not _asks_for(watch.submit, watch.task)
+
+
+def _asks_for(submit: Submit, stored: Stored | Task) -> bool:
     args = {} if submit.args is None else submit.args
     return same_content(submit.function, wire.encode_decoded(args), stored.function, stored.args)
 
