@@ -101,7 +101,8 @@ class MemoryJournal:
                 continue
             if kind is Kind.EVENT:
                 entry = entries[task.key]
-                assert isinstance(entry, _Entry)
+                if not isinstance(entry, _Entry) or entry.task is not task:
+                    continue  # refused in a batch before, which whoever recorded this had not heard of yet
                 entry.events.append((seq, line, final))
                 entry.size += len(line)
                 if final:
