@@ -119,6 +119,8 @@ class Dispatcher:
         if self._draining:
             raise Busy("this gateway is leaving; send it again in a moment, with the same id", 1.0)
         if not self._pool.places.knows(function):
+            if not self._pool.met.is_set():
+                raise Unavailable("no worker has been met yet; start one, and send it again with the same id", retry_after=1.0)
             raise UnknownFunction(function)
         if self._ledger.waiting >= self._max_queue:
             raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)

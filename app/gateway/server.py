@@ -40,6 +40,9 @@ GOODBYE: Final = 1.0
 
 _GOING_AWAY: Final = "the server is going away"
 _RESERVED_FILES: Final = 64
+FIRST_WORKER: Final = 2.0
+"""How long, in seconds, nobody is let in while no worker has been met; then the pages are served all the same."""
+
 _MOST_FILES: Final = 1 << 20
 
 
@@ -122,6 +125,7 @@ class Gateway:
         for number in (signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self._leave_at_once)
         self._dispatcher.start()
+        self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
         self._server.start()
         gevent.spawn(self._reaper.run)
         gevent.spawn(self._tell, ready)
