@@ -219,18 +219,21 @@ class _HardLimit:
         self._process = process
         self._limit = limit
         self._timer: Any = None
-        self._until = 0.0
+        self._over = False
 
     def __enter__(self) -> None:
         if self._limit is not None:
-            self._until = time.monotonic() + self._limit
             self._timer = gevent.get_hub().loop.timer(self._limit)
-            self._timer.start(self._process.kill)
+            self._timer.start(self._kill)
+
+    def _kill(self) -> None:
+        self._over = True  # not by the clock: a timer of the loop may be a little early by it
+        self._process.kill()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._timer is not None:
             self._timer.close()
-        if isinstance(error, ProcessDied) and self._limit is not None and time.monotonic() >= self._until:
+        if isinstance(error, ProcessDied) and self._over:
             raise TimedOut(f"over its hard limit of {self._limit:g} s; its process was killed") from error
 
 
