@@ -191,6 +191,18 @@ def swallows(seconds: float) -> int:
     return swallowed
 
 
+@in_every_way()
+def gives_in(after: int) -> str:
+    """Let itself be cancelled when it was told so often."""
+    for _ in range(after - 1):
+        try:
+            time.sleep(600)
+        except TaskCancelled:
+            continue
+    time.sleep(600)
+    return "never cancelled"
+
+
 @in_every_way(time_limit=0.3)
 def catches_exceptions(seconds: float) -> str:
     """Go on after any `Exception`, as much old code does."""
