@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import gevent
 
+from app.address import Address
 from app.client import TaskConnection
 from app.errors import HandoffError, Unavailable
 from app.outbox import Outbox
@@ -110,6 +111,7 @@ class Link:
         self.tasks: dict[str, Task] = {}
         self.used = 0
         self.used_processes = 0
+        self.address: Address | None = None
         self.connection: LinkConnection | None = None
         self.lost_at = 0.0
         self.asked_at = 0.0

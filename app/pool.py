@@ -30,7 +30,7 @@ LEASE = 15.0
 _CHECK_EVERY = 0.1
 _IDLE_PING_EVERY = 5.0
 _BACK_OFF = (0.1, 5.0)
-_LOOK_AGAIN = 30.0
+_LOOK_SOON, _LOOK_AGAIN = 1.0, 30.0
 
 
 class Listener(Protocol):
@@ -152,7 +152,10 @@ class Pool:
                 gevent.spawn(self._keep_remote, link, address)
             if tries > 2 * siblings:
                 tries = 0
-                gevent.sleep(_LOOK_AGAIN if any(not link.local for link in self.links.values()) else wait)
+                gevent.sleep(_LOOK_SOON if self._met_at(address) < siblings else _LOOK_AGAIN)
+
+    def _met_at(self, address: Address) -> int:
+        return sum(link.address == address and link.connection is not None for link in self.links.values())
 
     def _keep_remote(self, link: Link, address: Address) -> None:
         while self.links.get(link.instance) is link:
@@ -176,6 +179,7 @@ class Pool:
             connection.close()
             raise
         self.links[link.instance] = link
+        link.address = address
         link.connection = LinkConnection(link, connection, self._turn, self._loop)
         link.stale, link.asked_at = False, 0.0
         link.claim(self._journal)
