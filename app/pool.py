@@ -148,11 +148,18 @@ class Pool:
                 continue
             wait, tries = _BACK_OFF[0], tries + 1
             if link is not None:
-                tries, siblings = 0, max(siblings, link.siblings)
+                tries, siblings = 0, link.siblings
                 gevent.spawn(self._keep_remote, link, address)
             if tries > 2 * siblings:
                 tries = 0
-                gevent.sleep(_LOOK_SOON if self._met_at(address) < siblings else _LOOK_AGAIN)
+                self._rest(address, siblings)
+
+    def _rest(self, address: Address, siblings: int) -> None:
+        """Block until one of them is missed, or it is time to look whether there are more."""
+        until = time.monotonic() + _LOOK_AGAIN
+        gevent.sleep(_LOOK_SOON)
+        while self._met_at(address) >= siblings and time.monotonic() < until:
+            gevent.sleep(_LOOK_SOON)
 
     def _met_at(self, address: Address) -> int:
         return sum(link.address == address and link.connection is not None for link in self.links.values())
