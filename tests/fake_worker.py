@@ -79,6 +79,11 @@ class FakeWorker:
                 with suppress(OSError):  # its other end was faster
                     self._sockets.pop().shutdown(socket.SHUT_RDWR)
 
+    def restart(self) -> None:
+        """A new process has taken its place: it knows nothing of what came before."""
+        self._description["instance"] = uuid.uuid4().hex
+        self.cut()
+
     def leave(self) -> None:
         """Nobody is there any more."""
         self._gone = True

@@ -255,3 +255,14 @@ def test_a_task_that_its_worker_does_not_know_is_interrupted_or_tried_again(hous
     assert (second["id"], second["attempt"]) == (ids["again"], 2)
     worker.succeed(second)
     assert house.kinds(ids["again"]) == ["accepted", "retrying", "started", "succeeded"]
+
+
+def test_a_process_that_has_taken_the_place_of_a_lost_one_is_listened_to(house: House) -> None:
+    house.lose(house.workers[1])
+    worker = house.workers[0]
+    worker.restart()
+    wait_until(lambda: len(worker.claims) == 2)
+    task_id = house.submit()
+    assert house.next()[0] is worker
+    worker.succeed({"id": task_id, "attempt": 1, "seq": 1})
+    assert house.kinds(task_id) == ["accepted", "started", "succeeded"]
