@@ -22,7 +22,7 @@ from workers.claims import Claimant
 from workers.executor import Executor
 from workers.registry import Registry
 from workers.short import ShortForm
-from workers.sinks import DirectSink
+from workers.sinks import FAR_BEHIND, DirectSink
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,12 @@ class Connection:
     @property
     def idle(self) -> bool:
         """Whether nothing of this connection runs or waits."""
-        return not self._attempts and self._short.idle and self._claimant is None
+        return self._claimant is None and self.answered
+
+    @property
+    def answered(self) -> bool:
+        """Whether all that was asked for on this connection's own behalf is answered, and the answers have left."""
+        return not self._attempts and self._short.idle and (self._claimant is not None or not self._outbox.unsent)
 
     def run(self) -> None:
         """Read and answer until the connection ends; what runs then goes on, unless it was to end with its connection."""
@@ -104,12 +109,14 @@ class Connection:
                     self._handle(line)
                 if self._short.full:
                     self._short.wait()
+                if self._outbox.unsent > FAR_BEHIND and self._claimant is None:  # who does not read is not read from
+                    self._outbox.wait_open(FAR_BEHIND)
         except OSError as error:
             log.debug("connection lost: %s", error)
             return
         finally:
             readable.close()
-        self._outbox.put(refusal(TooLarge("the line", self._house.max_line)) + b"\n")
+        self._short.answer(refusal(TooLarge("the line", self._house.max_line)))
 
     def _finish(self) -> None:
         """The caller has closed its side: what runs on its own behalf still gets its answers; then close in order."""
@@ -170,6 +177,8 @@ class Connection:
             self._submit_placed(self._claimant, read_placed(message))
             return
         submit = read_submit(message)
+        if submit.delay:
+            raise BadRequest('"delay" is for the gateway, which can keep a task; a worker runs it at once')
         if submit.id:
             self._submit_directly(submit)
         else:
@@ -199,8 +208,6 @@ class Connection:
         house.executor.start(attempt)
 
     def _submit_directly(self, submit: Submit) -> None:
-        if submit.delay:
-            raise BadRequest('"delay" is for the gateway, which can keep a task; a worker runs it at once')
         if submit.id in self._attempts:
             raise IdConflict(submit.id)
         spec = self._house.registry.get(submit.function)
@@ -255,8 +262,11 @@ class Connection:
 
     def _claim(self, message: dict[str, Any]) -> None:
         """A gateway: `{"claim": [[id, attempt, seq], …], "journal": id}` is the first that it says on a connection."""
-        self._claimant = self._house.claimant(check_id(message.get("journal")))
-        self._claimant.attach(self._outbox, _checked_claims(message["claim"]))
+        if self._claimant is not None:
+            raise BadRequest('"claim" comes once on a connection')
+        journal, claims = check_id(message.get("journal")), _checked_claims(message["claim"])
+        self._claimant = self._house.claimant(journal)
+        self._claimant.attach(self._outbox, claims)
 
 
 _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {

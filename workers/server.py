@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket as stdlib_socket
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -31,9 +32,10 @@ from workers.watchdog import Watchdog
 log = logging.getLogger(__name__)
 
 STAND_BACK = 0.05
-"""Seconds that a process whose slots are all taken lets pass before it accepts, so that an idle one gets there first."""
+"""Seconds that a process whose slots are all taken waits for one before it accepts, so that an idle one gets there first."""
 
 _EXPIRE_EVERY = 5.0
+_LOOK_EVERY = 0.02
 _ACKS_WITHIN = 2.0
 
 
@@ -62,8 +64,8 @@ class Worker:
 
     def serve(self, listener: stdlib_socket.socket, ready: Callable[[], None]) -> None:
         """Accept until told to stop; then let what runs end, for as long as `--graceful` says."""
-        own = self._rundir.listen(self.instance)
-        doors = [gevent.spawn(self._accept, _Door(listener), STAND_BACK), gevent.spawn(self._accept, _Door(own), 0)]
+        shared, own = _Door(listener), _Door(self._rundir.listen(self.instance))
+        at_shared, at_own = gevent.spawn(self._accept, shared, STAND_BACK), gevent.spawn(self._accept, own, 0)
         expiry = gevent.spawn(self._expire)
         gevent.signal_handler(signal.SIGTERM, self._stop.set)
         for number in (signal.SIGINT, signal.SIGQUIT):
@@ -72,8 +74,11 @@ class Worker:
         ready()
         self._stop.wait()
         self.draining = True
-        gevent.killall([*doors, expiry])
-        self._drain()
+        gevent.killall([at_shared, expiry])
+        shared.close()
+        self._drain()  # meanwhile a gateway that lost its connection can come back for its tasks
+        gevent.kill(at_own)
+        own.close()
         self._rundir.forget(self.instance)
         self._processes.close()
         self._watchdog.stop()
@@ -98,8 +103,8 @@ class Worker:
     def _accept(self, door: "_Door", stand_back: float) -> None:
         while True:
             door.wait()
-            if self.executor.slots.full and stand_back:
-                gevent.sleep(stand_back)
+            if stand_back:
+                self.executor.slots.wait_room(stand_back)
             sock = door.accept()
             if sock is not None:
                 gevent.spawn(self._converse, sock)
@@ -128,14 +133,15 @@ class Worker:
         for connection in list(self._connections):
             if connection.idle:
                 connection.close()
-        if self._fast:
-            return
-        with gevent.Timeout(self._graceful, False):
-            while self.executor.slots.used:
-                gevent.sleep(0.02)
-        with gevent.Timeout(_ACKS_WITHIN, False):
-            while any(claimant.unacknowledged for claimant in self._claimants.values()):
-                gevent.sleep(0.02)
+        self._wait_while(lambda: self.executor.slots.used or not all(one.answered for one in self._connections), self._graceful)
+        self._wait_while(lambda: any(claimant.unacknowledged for claimant in self._claimants.values()), _ACKS_WITHIN)
+
+    def _wait_while(self, condition: Callable[[], Any], most: float) -> None:
+        until = time.monotonic() + most
+        while not self._fast and time.monotonic() < until:
+            gevent.sleep(_LOOK_EVERY)  # first, so that what has come in already is read
+            if not condition():
+                return
 
 
 class _Door:
@@ -146,6 +152,11 @@ class _Door:
         self._socket.setblocking(False)
         self._readable = gevent.get_hub().loop.io(self._socket.fileno(), 1)
         self.tcp = self._socket.family != socket.AF_UNIX
+
+    def close(self) -> None:
+        """Accept nobody any more; those who share the listener go on."""
+        self._readable.close()
+        self._socket.close()
 
     def wait(self) -> None:
         """Block until somebody waits to be accepted."""

@@ -22,6 +22,7 @@ class Slots:
         self._used_processes = 0
         self._running: dict[str, int] = {}
         self._waiting: dict[str, deque[tuple[Function, Event]]] = {}
+        self._room: Event | None = None
 
     @property
     def used(self) -> int:
@@ -58,6 +59,13 @@ class Slots:
         self._waiting.setdefault(spec.name, deque()).append((spec, served))
         served.wait()
 
+    def wait_room(self, timeout: float) -> None:
+        """Block this greenlet until not every slot for greenlets and threads is taken, at most `timeout` seconds. Takes none."""
+        if self.full:
+            self._room = Event()
+            self._room.wait(timeout)
+            self._room = None
+
     def give(self, spec: Function) -> None:
         """Give the slot back; whoever waits longest for one gets it, functions in turn."""
         if spec.options.run_in == "process":
@@ -67,6 +75,8 @@ class Slots:
         self._running[spec.name] -= 1
         if self._waiting:
             self._serve()
+        if self._room is not None and not self.full:
+            self._room.set()
 
     def _serve(self) -> None:
         for name in list(self._waiting):
