@@ -8,7 +8,7 @@ import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from app import listeners, log, settings
+from app import listeners, log, rundir, settings
 from app.address import Address
 from app.child import EXIT_ORPHANED, EXIT_SETTINGS, Child, hold_standard_files, live
 from app.errors import SettingsError
@@ -54,16 +54,17 @@ def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
 def start(chosen: Settings) -> int:
     """The gateway and the workers under a master; stays until all of them have ended."""
     log.configure("master", chosen.log_level)
-    if os.geteuid() == 0:
-        logging.getLogger(__name__).warning("running as root: tasks may do anything on this machine; start it as a user of its own")
+    lock = rundir.lock(chosen.run_dir)
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
+    _warn(addresses)
     try:
         return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses)).run()
     finally:
         for role in roles:
             role.listener.close()
             listeners.forget(addresses[role.name])
+        os.close(lock)
 
 
 def _workers(chosen: Settings) -> list[Role]:
@@ -76,14 +77,20 @@ def _workers(chosen: Settings) -> list[Role]:
 def gateway(chosen: Settings) -> int:
     """One gateway, in this very process."""
     listener = listeners.listen(chosen.ws, "--ws")
-    announce = functools.partial(_announce, {"gateway": listeners.address_of(listener)})
+    log.configure("gateway", chosen.log_level)
+    addresses = {"gateway": listeners.address_of(listener)}
+    _warn(addresses)
+    announce = functools.partial(_announce, addresses)
     live(Child("gateway", listener, announce), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
 def worker(chosen: Settings) -> int:
     """One worker, in this very process."""
     listener = listeners.listen(chosen.text, "--text")
-    announce = functools.partial(_announce, {"worker": listeners.address_of(listener)})
+    log.configure("worker", chosen.log_level)
+    addresses = {"worker": listeners.address_of(listener)}
+    _warn(addresses)
+    announce = functools.partial(_announce, addresses)
     live(Child(f"worker-{os.getpid()}", listener, announce), functools.partial(run_worker, chosen, 1), chosen.log_level)
 
 
@@ -114,6 +121,15 @@ def _patch(child: Child) -> None:
     if child.lifeline >= 0:
         child.watcher = get_hub().loop.io(child.lifeline, 1, ref=False)
         child.watcher.start(os._exit, EXIT_ORPHANED)
+
+
+def _warn(addresses: dict[str, Address]) -> None:
+    logger = logging.getLogger(__name__)
+    if os.geteuid() == 0:
+        logger.warning("running as root: tasks may do anything on this machine; start it as a user of its own")
+    for role, address in addresses.items():
+        if not address.is_loopback:
+            logger.warning("open-to-others: the %s listens on %s, and takes any task from whoever can connect to it", role, address)
 
 
 def _announce(addresses: dict[str, Address]) -> None:

@@ -45,6 +45,11 @@ class Address(NamedTuple):
         """What `bind` and `connect` take."""
         return self.path or (self.host, self.port)
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody outside this machine can connect to it."""
+        return bool(self.path) or self.host in ("localhost", "::1") or self.host.startswith("127.")
+
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"

@@ -47,12 +47,13 @@ class Dispatcher:
         return bool(self._pool.met.wait(timeout))
 
     def drain(self, timeout: float) -> bool:
-        """Accept nothing more, and block until no task is left; False after `timeout` seconds."""
+        """Accept nothing more, send nothing more to the workers, and block until what they run has ended; False after `timeout` seconds."""
         self._draining = True
+        self._ledger.hold()
         deadline = time.monotonic() + timeout
-        while self._ledger.live and time.monotonic() < deadline:
+        while self._pool.places.taken and time.monotonic() < deadline:
             gevent.sleep(0.02)
-        return not self._ledger.live
+        return not self._pool.places.taken
 
     def stop(self) -> None:
         """Let go of the workers."""

@@ -35,11 +35,16 @@ class Ledger:
         self._batch: list[Record] = []
         self._timers: dict[Task, Any] = {}
         self._turn_due = False
+        self._holding = False
 
     @property
     def waiting(self) -> int:
         """How many tasks wait for a place, or for their time."""
         return self.queue.size + len(self._timers)
+
+    def hold(self) -> None:
+        """From now on nothing is placed: this process is about to leave."""
+        self._holding = True
 
     # What happens to a task. Each of these leaves a record, and the records of one turn are one commit.
 
@@ -125,7 +130,7 @@ class Ledger:
 
     def _queue(self, task: Task) -> None:
         """Let it wait; where nobody else does and there is a place, it need not."""
-        if not self.queue.size and (link := self._places.find(task.function)) is not None:
+        if not self.queue.size and not self._holding and (link := self._places.find(task.function)) is not None:
             self._place(task, link)
         else:
             task.queued = True
@@ -172,6 +177,8 @@ class Ledger:
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
+        if self._holding:
+            return
         queue, places = self.queue, self._places
         for function in queue.held_back:
             queue.wake(function, places.room(function))

@@ -101,7 +101,9 @@ class Link:
 
     def __init__(self, description: dict[str, Any], local: bool) -> None:
         self.instance: str = description["instance"]
-        self.name = f"{description['name']} (pid {description['pid']})"
+        self.short_name: str = description["name"]
+        self.pid: int = description["pid"]
+        self.name = f"{self.short_name} (pid {self.pid})"
         self.slots: int = description["slots"]
         self.process_slots: int = description["process_slots"]
         self.siblings: int = description["siblings"]
@@ -114,6 +116,8 @@ class Link:
         self.address: Address | None = None
         self.connection: LinkConnection | None = None
         self.lost_at = 0.0
+        self.end = "is gone"
+        self.last_words = ""
         self.asked_at = 0.0
         self.stale = False
         self.resting = False

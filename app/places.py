@@ -37,6 +37,11 @@ class Places:
     def __init__(self) -> None:
         self._quotas: dict[str, Quota] = {}
 
+    @property
+    def taken(self) -> int:
+        """How many tasks are at a worker."""
+        return sum(quota.running for quota in self._quotas.values())
+
     def knows(self, function: str) -> bool:
         """Whether some worker has ever offered it."""
         return function in self._quotas

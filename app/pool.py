@@ -229,7 +229,9 @@ class Pool:
     def _give_up(self, link: Link) -> None:
         if self.links.get(link.instance) is not link:
             return
-        log.warning("link-gone: %s, with %d tasks", link.name, len(link.tasks))
+        log.warning("link-gone: %s %s, with %d tasks", link.name, link.end, len(link.tasks))
+        if link.local and self._rundir is not None:
+            link.last_words = self._rundir.last_words(link.short_name, link.pid)
         del self.links[link.instance]
         if link.connection is not None:
             link.connection.close()
@@ -265,6 +267,7 @@ class Pool:
             if link.stale:
                 self._listener.on_silent(link)
         if link.asked_at and now - link.asked_at > LEASE:
+            link.end = f"has not answered for {LEASE:g} s"
             self._give_up(link)
 
 

@@ -53,7 +53,7 @@ class Reports:
     def on_gone(self, link: Link) -> None:
         """Nobody can be asked any more: what was sent is interrupted or tried again, what was not is placed anew."""
         for task in list(link.tasks.values()):
-            self._lost(task, link, f"{link.name} is gone")
+            self._lost(task, link, f"{link.name} {link.end}")
 
     def _event(self, connection: LinkConnection, task_id: str, event: Event | None, seq: int, attempt: int, line: bytes) -> None:
         task = connection.link.tasks.get(task_id)
@@ -91,12 +91,14 @@ class Reports:
             self._ledger.put_back(task)
             return
         offer = link.offers[task.function]
+        details = {"stack": link.last_words} if link.last_words else {}
         if not offer.retryable:
-            self._end(task, Event.INTERRUPTED, Interrupted(f"{why}; it may or may not have taken effect, and is not declared retryable"))
+            why = f"{why}; it may or may not have taken effect, and is not declared retryable"
+            self._end(task, Event.INTERRUPTED, Interrupted(why, **details))
         elif task.attempt >= offer.attempts:
-            self._end(task, Event.FAILED, Crashed(f"{why}; that was attempt {task.attempt} of {offer.attempts}"))
+            self._end(task, Event.FAILED, Crashed(f"{why}; that was attempt {task.attempt} of {offer.attempts}", **details))
         else:
-            self._ledger.retry(task, _back_off(offer, task.attempt), Crashed(why))
+            self._ledger.retry(task, _back_off(offer, task.attempt), Crashed(why, **details))
 
     def _end(self, task: Task, event: Event, error: HandoffError) -> None:
         log.warning("task-%s: %s: %s", event.value, task.function, error.message, extra={"task": task.id})

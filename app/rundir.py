@@ -1,15 +1,40 @@
 """The run directory: where local workers are met, each at a unix socket named by its instance. No lines are read or written here."""
 
 import contextlib
+import fcntl
 import os
 import re
 import socket
 from pathlib import Path
 
 from app.address import Address
+from app.errors import SettingsError
 
 _SOCKET_NAME = re.compile(r"worker-([0-9a-f]{32})\.sock\Z")
 _BACKLOG = 16
+_MOST_WORDS = 4096
+
+
+def stack_name(name: str, pid: int) -> str:
+    """The file in the run directory that a worker's watchdog writes the last stack to."""
+    return f"{name}-{pid}.stack"
+
+
+def lock(path: Path) -> int:
+    """Be the one master of this run directory, until the descriptor is closed or the process ends; raises `SettingsError` where there is
+    one.
+
+    A lock of the process, not of the file: the children that it forks do not hold it.
+    """
+    descriptor = os.open(path / "master.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise SettingsError(
+            f"--data-dir: another one runs with {path.parent} already; stop it, or give this one a directory of its own"
+        ) from None
+    return descriptor
 
 
 class RunDirectory:
@@ -36,6 +61,16 @@ class RunDirectory:
     def instances(self) -> set[str]:
         """The instances that have a socket here; one that was killed leaves its socket behind."""
         return {found.group(1) for name in os.listdir(self._fd) if (found := _SOCKET_NAME.match(name))}
+
+    def last_words(self, name: str, pid: int) -> str:
+        """The stack that a worker wrote when its watchdog ended it, at most `_MOST_WORDS` bytes of it; nothing where it did not. Once."""
+        path = self.path / stack_name(name, pid)
+        try:
+            words = path.read_bytes()[:_MOST_WORDS].decode(errors="replace")
+            path.unlink()
+        except FileNotFoundError:
+            return ""
+        return words
 
     def forget(self, instance: str) -> None:
         """Remove the socket of a worker that is gone, or is leaving."""

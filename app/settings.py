@@ -18,6 +18,8 @@ from app.errors import SettingsError
 KIB, MIB = 1024, 1024 * 1024
 DEFAULT_FILE = "handoff.toml"
 MOST_PROCESSES = 1024
+SHORTEST_LINE = 4 * KIB
+"""A gateway's own lines to its workers must fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,11 @@ def _size(text: str) -> int:
     return _at_least_one(digits.strip()) * factor
 
 
+def _line_size(text: str) -> int:
+    size = _size(text)
+    return size if size >= SHORTEST_LINE else _nothing()
+
+
 def _switch(text: str) -> bool:
     return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[text.lower()]
 
@@ -115,7 +122,7 @@ def _text(text: str) -> str:
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
-    return Path(text)
+    return Path(text).absolute()  # a task that changes its directory must not take ours along
 
 
 class Kind(NamedTuple):
@@ -132,6 +139,7 @@ FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
 POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")
 SECONDS = Kind(_seconds, "a number of seconds, 0 or more", "SECONDS")
 SOME_SECONDS = Kind(_some_seconds, "a number of seconds above 0", "SECONDS")
+LINE_SIZE = Kind(_line_size, "4KiB or more", "BYTES")
 SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
 SWITCH = Kind(_switch, "yes or no", "YES|NO")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
@@ -191,7 +199,7 @@ TABLE = (
     Setting("graceful", SECONDS, "10", "how long TERM waits for running tasks"),
     Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
     Setting("max_message", SIZE, "64KiB", "largest WebSocket message"),
-    Setting("max_line", SIZE, "1MiB", "longest line on the Text port"),
+    Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),
     Setting("max_result", SIZE, "1MiB", "largest result of a task"),
     Setting("handshake_timeout", SOME_SECONDS, "10", "how long a WebSocket handshake may take"),
     Setting("ping_interval", SOME_SECONDS, "20", "silence after which a browser is pinged"),

@@ -71,11 +71,6 @@ class Task:
         self.accepted_at = time.time()
         self.watchers: list[Watcher] = []
 
-    @property
-    def waiting(self) -> bool:
-        """Whether it still wants a place."""
-        return self.state is State.QUEUED
-
     def advance(self, event: Event) -> bool:
         """Go on to the state that follows; False, and no change, where this event may not come now."""
         following = TRANSITIONS[self.state].get(event)

@@ -23,7 +23,7 @@ def write(text: str, name: str = "handoff.toml") -> None:
 def test_the_defaults_are_those_that_scripts_rely_on() -> None:
     settings = load([], {})
     assert (settings.ws, settings.text) == (Address("127.0.0.1", 8080), Address("127.0.0.1", 12345))
-    assert (settings.concurrency, settings.process_slots, settings.data_dir, settings.graceful) == (100, 1, Path("var"), 10.0)
+    assert (settings.concurrency, settings.process_slots, settings.data_dir, settings.graceful) == (100, 1, Path("var").absolute(), 10.0)
     assert (settings.max_message, settings.max_line, settings.max_unfinished) == (65536, 1048576, 2000)
     assert (settings.pool, settings.tasks, settings.task) == ((), (), ())
     assert settings.given == frozenset()

@@ -18,7 +18,7 @@ from gevent import socket
 from gevent.event import Event as Signal
 
 from app import collector
-from app.rundir import RunDirectory
+from app.rundir import RunDirectory, stack_name
 from app.settings import Settings
 from app.turn import Turn
 from workers.claims import Claimant
@@ -56,7 +56,7 @@ class Worker:
         self._processes = ProcessPool(str(settings.data_dir), settings.tasks, settings.task)
         slots = Slots(settings.concurrency, settings.process_slots)
         self.executor = Executor(self.loop, slots, self._processes, name, str(settings.data_dir), settings.max_result, settings.tracebacks)
-        self._watchdog = Watchdog(self.loop, settings.hang_limit, settings.run_dir / f"{name}-{os.getpid()}.stack")
+        self._watchdog = Watchdog(self.loop, settings.hang_limit, settings.run_dir / stack_name(name, os.getpid()))
         self._claimants: dict[str, Claimant] = {}
         self._connections: set[Connection] = set()
         self._stop = Signal()

@@ -2,15 +2,18 @@
 
 A native thread watches a beat that the hub makes. When the hub has not turned for `BLOCKED_AFTER`, it signals the main thread: the Python
 handler runs in the very greenlet that blocks, so it knows the task, has the stack, and can raise there. C code that holds the GIL runs no
-handler: faulthandler, armed again by every beat and every handler, then writes the stack to a file and ends the process.
+handler: faulthandler, armed again by the beat, then writes the stack to a file and ends the process; a Python loop without a limit of
+its own ends so too. What blocks stands in that file from the start, for whoever has to report that this process is gone.
 """
 
 import faulthandler
 import logging
+import os
 import signal
 import time
 import traceback
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +40,12 @@ _native_sleep = get_original("time", "sleep")
 
 
 class Watchdog:
-    """Watches the hub of this process. `hang_limit`: seconds after which a process in which no Python runs any more is ended; 0 for
-    never."""
+    """Watches the hub of this process. `hang_limit`: seconds for which it may be held before the process is ended; 0 for ever."""
 
     def __init__(self, loop: Any, hang_limit: float, stack_file: Path) -> None:
         self._hang_limit = hang_limit
         self._stack_file = stack_file
-        self._stacks = stack_file.open("w")
+        self._stacks = os.fdopen(os.open(stack_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
         self._main = 0
         self._beat_at = time.monotonic()
         self._armed_at = 0.0
@@ -65,13 +67,16 @@ class Watchdog:
         self._watching = False
         self._timer.stop()
         faulthandler.cancel_dump_traceback_later()
-        if self._stack_file.stat().st_size == 0:
-            self._stack_file.unlink()
+        with suppress(FileNotFoundError):  # the gateway may have read it already
+            if self._stack_file.stat().st_size == 0:
+                self._stack_file.unlink()
 
     def _beat(self) -> None:
         """In the hub."""
         self._beat_at = time.monotonic()
-        self._named = False
+        if self._named:
+            self._named = False
+            self._write_down("")
         if self._beat_at - self._armed_at > _REARM_EVERY:
             self._arm()
 
@@ -88,25 +93,31 @@ class Watchdog:
                 signal.pthread_kill(self._main, signal.SIGUSR2)
                 _native_sleep(BLOCKED_AFTER - BEAT_EVERY)
 
+    def _write_down(self, stack: str) -> None:
+        self._stacks.seek(0)
+        self._stacks.truncate()
+        self._stacks.write(stack)
+        self._stacks.flush()
+
     def _blocked(self, number: int, frame: types.FrameType | None) -> None:
         """The signal's handler: in the main thread, in the greenlet that holds the hub, between two steps of its Python code."""
         now = time.monotonic()
         held = now - self._beat_at
         if held < BLOCKED_AFTER:
             return
-        self._arm()  # Python runs here, so this is not what the hang limit is for
         context = CURRENT.get()
         attempt = context if isinstance(context, Attempt) and context.state is State.RUNNING else None
         if not self._named:
             self._named = True
-            _name(attempt, held, frame)
+            stack = "".join(traceback.format_stack(frame, limit=20))
+            self._write_down(stack)
+            _name(attempt, held, stack)
         if attempt is not None and attempt.deadline and now > attempt.deadline and _in_the_task(frame):
             attempt.interrupt = attempt.interrupt or TimeLimitExceeded("over its time limit, and it held the hub")
             raise attempt.interrupt
 
 
-def _name(attempt: Attempt | None, held: float, frame: types.FrameType | None) -> None:
-    stack = "".join(traceback.format_stack(frame, limit=20))
+def _name(attempt: Attempt | None, held: float, stack: str) -> None:
     if attempt is None:
         log.warning("hub-blocked: something other than a task has held it for %.2f s\n%s", held, stack)
         return

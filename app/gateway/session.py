@@ -134,8 +134,7 @@ class Session:
 
     def _submit(self, message: dict[str, Any]) -> None:
         submit = read_submit(message)
-        if len(self.watches) >= self._max_unfinished and submit.id not in self.watches:
-            raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
+        self._check_room(submit.id)
         if not submit.id:
             submit = submit._replace(id=new_id())
         watch = Watch(self, submit.id, final_only=submit.final_only, submit=submit)
@@ -147,6 +146,10 @@ class Session:
         else:  # which of the two is the task of this id, the journal is about to say
             watch.task = task
             self.catch_up(watch)
+
+    def _check_room(self, task_id: str) -> None:
+        if len(self.watches) >= self._max_unfinished and task_id not in self.watches:
+            raise Busy(f"{self._max_unfinished} tasks of this connection are unfinished; wait for some of them")
 
     def _watch(self, watch: Watch, task: Task) -> None:
         before = self.watches.get(task.id)
@@ -173,12 +176,12 @@ class Session:
     def _attach(self, message: dict[str, Any]) -> None:
         task_id = check_id(message.get("id"))
         after = read_whole(message, "attach", 0, 1 << 53)
+        self._check_room(task_id)
         task = self._dispatcher.find(self._owner, task_id)
-        watch = Watch(self, task_id, seen=after)
-        if task is not None:
-            self._watch(watch, task)
+        if task is None:
+            self.catch_up(Watch(self, task_id, seen=after))
         else:
-            self.catch_up(watch)
+            self._watch(Watch(self, task_id, seen=min(after, task.seq)), task)  # whatever it said it has seen, it is told the end
 
     def _list(self, message: dict[str, Any]) -> None:
         wanted = message["list"]
