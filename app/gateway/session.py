@@ -181,7 +181,8 @@ class Session:
         if task is None:
             self.catch_up(Watch(self, task_id, seen=after))
         else:
-            self._watch(Watch(self, task_id, seen=min(after, task.seq)), task)  # whatever it said it has seen, it is told the end
+            seen = min(after, task.seq) if task.kept else after  # whatever it said it has seen, it is told the end
+            self._watch(Watch(self, task_id, seen=seen), task)
 
     def _list(self, message: dict[str, Any]) -> None:
         wanted = message["list"]
