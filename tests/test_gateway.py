@@ -1,5 +1,6 @@
 """The full form over a WebSocket, end to end: what is answered to a submit, a cancel, an attach, a list, a describe, a ping."""
 
+import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from tests.effects import check_story, effects, open_gate, said_of
 from tests.harness import FINAL, Server, WsClient
+from tests.rawclient import RawClient, text_frame
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,21 @@ def test_other_content_under_the_same_id_is_a_conflict(server: Server, client: W
             assert "event" not in answer
     open_gate(gate)
     assert client.final(running)["event"] == "succeeded"
+
+
+def test_one_id_twice_in_one_breath_is_one_task(server: Server, client: WsClient) -> None:
+    tasks: list[dict[str, Any]] = [{"id": fresh(), "function": "mark", "args": {"note": "breath"}} for _ in range(2)]
+    first, second = tasks
+    other = {**second, "args": {"note": "other"}}
+    with RawClient(int(server.http_url.rstrip("/").rsplit(":", 1)[1])) as raw:
+        raw.send(*(text_frame(json.dumps(message)) for message in (first, first, second, other)))
+        while (answer := json.loads(raw.message() or "")).get("error") is None:
+            pass
+        assert (answer["id"], answer["error"]["code"]) == (second["id"], "id_conflict")
+    for task in tasks:
+        submit(client, **task)
+        check_story(story(client, task["id"]))
+        assert [effect.note for effect in effects(server, task["id"])] == ["breath"]
 
 
 # Cancelling.

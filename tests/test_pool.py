@@ -1,7 +1,9 @@
 """Workers elsewhere: found behind an address or a load balancer, kept, lost and found again; and what becomes of their tasks."""
 
 import os
+import random
 import signal
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +16,7 @@ from tests.balancer import HAPROXY, Balancer, haproxy
 from tests.effects import check_story, effects, open_gate, runs, said_of
 from tests.harness import Server, WsClient, wait_until
 from tests.latehouse import LateGateway
+from tests.randomload import Load
 
 LEASE = 1.5
 
@@ -32,10 +35,12 @@ class Elsewhere:
         self.open.callback(worker.clean)
         return worker
 
-    def gateway(self, *addresses: str, workers: int) -> LateGateway:
+    def gateway(self, *addresses: str, workers: int, longest: float = 0) -> LateGateway:
         """A gateway that uses them, and gives one up after a short silence; ready when it has met so many."""
         flags = [flag for address in addresses for flag in ("--pool", address)]
-        gateway = LateGateway("--lease", str(LEASE), *flags, data_dir=self._directory / f"gateway-{uuid.uuid4().hex}")
+        gateway = LateGateway(
+            "--lease", str(LEASE), "--longest", str(longest), *flags, data_dir=self._directory / f"gateway-{uuid.uuid4().hex}"
+        )
         self.open.callback(gateway.clean)
         wait_until(lambda: gateway.log().count("link-up") == workers, 10, gateway.log)
         gateway.data_dir = self.data_dir  # where effects are looked for
@@ -151,6 +156,23 @@ def test_a_task_whose_connection_is_cut_runs_on_and_all_of_it_is_told(elsewhere:
         for task_id in gated:
             assert kinds(said_of(client.messages, task_id)) == ["accepted", "started", "succeeded"]
     assert set(runs(gateway).values()) == {1}
+
+
+def test_while_connections_are_cut_again_and_again_and_commits_come_late_the_ledger_adds_up(elsewhere: Elsewhere) -> None:
+    """What was lost on its way is interrupted or tried again; nothing runs twice, and everybody is told the same."""
+    workers = [elsewhere.worker() for _ in range(2)]
+    balancer = elsewhere.open.enter_context(Balancer([worker.text_address for worker in workers]))
+    gateway = elsewhere.gateway(balancer.address, workers=2, longest=0.02)
+    load = Load(gateway, random.randrange(1 << 30))
+    for count in range(40, 801, 40):
+        load.run(count)
+        time.sleep(random.random() * 0.1)  # any moment will do
+        balancer.cut()
+        balancer.mend()
+    load.check(load.stories())
+    assert "promise-broken" not in gateway.log()
+    assert "Traceback" not in gateway.log()
+    assert gateway.log().count("link-lost") > 10
 
 
 def test_a_cancel_while_the_connection_is_cut_arrives_with_the_next(elsewhere: Elsewhere, gate: Path) -> None:
