@@ -81,7 +81,7 @@ class IdConflict(Refusal):
     code = "id_conflict"
 
     def __init__(self, task_id: str) -> None:
-        super().__init__(f"id {task_id!r} is taken by a task with other content; choose a new id")
+        super().__init__(f"id {task_id!r} is taken by another task; choose a new id")
 
 
 class TooLarge(Refusal):

@@ -70,10 +70,12 @@ class LineBuffer:
         self.overflowed = True
         self._partial.clear()
 
-    @property
-    def partial(self) -> bool:
-        """Whether the stream stopped in the middle of a line."""
-        return bool(self._partial)
+    def take_rest(self) -> bytes:
+        """What came after the last line, once nothing more will."""
+        rest = b"".join(self._partial)
+        self._partial.clear()
+        self._size = 0
+        return rest
 
 
 def decode(line: bytes | bytearray) -> Any:

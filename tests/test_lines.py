@@ -82,16 +82,15 @@ def test_lines_before_one_that_is_too_long_are_delivered_and_none_after_it() -> 
     assert buffer.feed(b"one\ntwo\n" + b"x" * 20 + b"\nthree\n") == [b"one", b"two"]
     assert buffer.overflowed
     assert buffer.feed(b"four\n") == []
-    assert not buffer.partial
+    assert buffer.take_rest() == b""
 
 
-def test_it_knows_whether_a_line_has_begun() -> None:
+def test_what_came_after_the_last_line_can_be_had_once_nothing_more_will_come() -> None:
     buffer = LineBuffer(LIMIT)
-    begun = []
-    for piece in (b"", b"on", b"e\n", b"\ntwo"):
-        buffer.feed(piece)
-        begun.append(buffer.partial)
-    assert begun == [False, True, False, True]
+    assert buffer.feed(b"one\ntw") == [b"one"]
+    assert buffer.feed(b"o") == []
+    assert buffer.take_rest() == b"two"
+    assert buffer.take_rest() == b""
 
 
 def calls_while_fed(pieces: list[bytes], limit: int) -> tuple[int, list[bytes]]:

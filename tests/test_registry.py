@@ -164,7 +164,7 @@ def test_an_option_that_cannot_be_used_is_named_with_what_it_may_be(registry: Re
 
 def test_the_hard_limit_is_not_below_the_soft_one(registry: Registry) -> None:
     with pytest.raises(ValueError, match="hard_limit must not be below time_limit"):
-        registry.task(time_limit=10, hard_limit=5)
+        registry.task(run_in="process", time_limit=10, hard_limit=5)
 
 
 def test_an_option_that_is_none_is_refused_with_those_there_are(registry: Registry) -> None:

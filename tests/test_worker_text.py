@@ -174,7 +174,9 @@ def test_a_side_that_is_closed_at_once_still_gets_the_answer(listening: tuple[st
 def test_a_last_line_without_its_ending_is_not_run(worker: Server) -> None:
     """Whether the rest of it was lost, nobody knows."""
     before = len(mails(worker))
-    assert exchange(worker.text_address, SEED[:-1]) == b""
+    answer = json.loads(exchange(worker.text_address, SEED[:-1]))
+    assert answer["error"]["code"] == "bad_request"
+    assert "not ended" in answer["error"]["message"]
     assert len(mails(worker)) == before
 
 

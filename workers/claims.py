@@ -8,8 +8,8 @@ import time
 from collections import deque
 from typing import Any
 
-from app.errors import HandoffError, UnknownTask
-from app.messages import FINAL_STATES, Event, State, ending_line, final_line
+from app.errors import BadRequest, HandoffError, UnknownTask
+from app.messages import FINAL_STATES, Event, State, check_id, ending_line, final_line
 from app.outbox import Outbox
 from app.wire import encode_line
 from workers.attempt import Attempt
@@ -55,7 +55,8 @@ class Claimant:
         if self._outbox is outbox:
             self._outbox = None
             self._lost_at = time.monotonic()
-            self._kept = sum(len(line) for attempt in self.attempts.values() for line in attempt.lines)
+            self._kept = sum(map(self._size, self.attempts))
+            self._keep_within_bounds()
 
     def hold(self, attempt: Attempt) -> None:
         """A task of this gateway is about to be run."""
@@ -82,8 +83,11 @@ class Claimant:
         """Send it and keep it."""
         self.event(attempt, final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value))
 
-    def acknowledge(self, count: int) -> None:
-        """The first `count` events that were sent on this connection, and not acknowledged before, are in the journal."""
+    def acknowledge(self, outbox: Outbox, count: int) -> None:
+        """The first `count` events that were sent on this connection, and not acknowledged before, are in the journal. What is still read
+        from a connection that another has followed says nothing of what was sent on that one."""
+        if outbox is not self._outbox:
+            return
         sent, attempts = self._sent, self.attempts
         for _ in range(min(count, len(sent))):
             attempt = sent.popleft()
@@ -134,12 +138,38 @@ class Claimant:
             del self.attempts[key]
 
     def _keep_within_bounds(self) -> None:
-        for key in list(self.attempts):
+        """Forget what is least needed: what was said on the way, of those first of whom most is kept; then whole tasks, the oldest
+        first."""
+        if self._kept <= KEPT_BYTES:
+            return
+        for key in sorted(self.attempts, key=self._size, reverse=True):
+            self._kept -= self._size(key)
+            attempt = self.attempts[key]
+            del attempt.lines[: len(attempt.lines) - _over(attempt)]  # its end, where there is one, stays
+            self._kept += self._size(key)
             if self._kept <= KEPT_BYTES:
                 return
-            self._kept -= sum(map(len, self.attempts[key].lines))
+        for key in list(self.attempts):
+            self._kept -= self._size(key)
             self._disown(key)
+            if self._kept <= KEPT_BYTES:
+                return
+
+    def _size(self, key: Key) -> int:
+        return sum(map(len, self.attempts[key].lines))
 
 
 def _over(attempt: Attempt) -> bool:
     return attempt.state in FINAL_STATES or attempt.state is State.RETRYING
+
+
+def checked_claims(claims: Any) -> list[tuple[str, int, int]]:
+    """What a gateway claims, as `[id, attempt, seq]` each; raises `BadRequest`."""
+    if type(claims) is not list:
+        raise BadRequest('"claim" wants an array of [id, attempt, seq]')
+    checked = []
+    for claim in claims:
+        if type(claim) is not list or [type(part) for part in claim] != [str, int, int]:
+            raise BadRequest('"claim" wants an array of [id, attempt, seq]')
+        checked.append((check_id(claim[0]), claim[1], claim[2]))
+    return checked

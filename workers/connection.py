@@ -18,7 +18,7 @@ from app.messages import Event, Submit, check_id, event_line, read_placed, read_
 from app.outbox import Outbox
 from app.turn import Turn
 from workers.attempt import Attempt
-from workers.claims import Claimant
+from workers.claims import Claimant, checked_claims
 from workers.executor import Executor
 from workers.registry import Registry
 from workers.short import ShortForm
@@ -104,6 +104,8 @@ class Connection:
                 wait(readable)  # first, so that a peer that never pauses does not hold up the others
                 data = self._socket.recv(RECV)
                 if not data:
+                    if self._buffer.take_rest():
+                        self._answer(refusal(BadRequest("the last line was not ended by \\n; it was not run")))
                     return
                 for line in self._buffer.feed(data):
                     self._handle(line)
@@ -188,6 +190,8 @@ class Connection:
     def _submit_placed(self, claimant: Claimant, submit: Submit) -> None:
         """From a gateway: it has counted our slots, and has accepted the task, so a refusal is a report too."""
         house = self._house
+        if (submit.id, submit.attempt) in claimant.attempts:
+            raise IdConflict(submit.id)  # never twice, whatever made it come twice
         try:
             spec = house.registry.get(submit.function)
             args, kwargs = spec.bind(submit.args)
@@ -232,6 +236,8 @@ class Connection:
     # The other requests.
 
     def _cancel(self, message: dict[str, Any]) -> None:
+        if message["cancel"] is not True:
+            raise BadRequest('"cancel" wants true')
         self._house.executor.cancel(self._attempt(message))
 
     def _attempt(self, message: dict[str, Any]) -> Attempt:
@@ -251,8 +257,9 @@ class Connection:
             self._outbox.put(event_line(attempt.id, Event.RETURNED, attempt.seq, attempt.attempt) + b"\n")
 
     def _ack(self, message: dict[str, Any]) -> None:
-        if self._claimant is not None:
-            self._claimant.acknowledge(read_whole(message, "ack", 0, 1 << 53))
+        if self._claimant is None:
+            raise BadRequest('"ack" is for gateways, which claim their tasks first')
+        self._claimant.acknowledge(self._outbox, read_whole(message, "ack", 0, 1 << 53))
 
     def _describe(self, message: dict[str, Any]) -> None:
         self._outbox.put(wire.encode_line({"describe": self._house.describe()}))
@@ -264,7 +271,7 @@ class Connection:
         """A gateway: `{"claim": [[id, attempt, seq], …], "journal": id}` is the first that it says on a connection."""
         if self._claimant is not None:
             raise BadRequest('"claim" comes once on a connection')
-        journal, claims = check_id(message.get("journal")), _checked_claims(message["claim"])
+        journal, claims = check_id(message.get("journal")), checked_claims(message["claim"])
         self._claimant = self._house.claimant(journal)
         self._claimant.attach(self._outbox, claims)
 
@@ -277,14 +284,3 @@ _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {
     "ping": Connection._ping,
     "claim": Connection._claim,
 }
-
-
-def _checked_claims(claims: Any) -> list[tuple[str, int, int]]:
-    if type(claims) is not list:
-        raise BadRequest('"claim" wants an array of [id, attempt, seq]')
-    checked = []
-    for claim in claims:
-        if type(claim) is not list or [type(part) for part in claim] != [str, int, int]:
-            raise BadRequest('"claim" wants an array of [id, attempt, seq]')
-        checked.append((check_id(claim[0]), claim[1], claim[2]))
-    return checked

@@ -95,8 +95,8 @@ class Executor:
             self._loop.run_callback(self._throw, attempt)
 
     # Greenlets. One runner works through the inbox; the moment a task of it blocks, the hub lets another runner go on with the rest. So
-    # tasks that never block cost no switch, and those that do have a greenlet each. A runner whose task blocked is not used again: what
-    # that task left behind in its greenlet (a timer not cancelled, say) must not reach the next task.
+    # tasks that never block cost no switch, and those that do have a greenlet each. A runner whose task blocked, or left a watcher of the
+    # loop active, is not used again: what that left behind in its greenlet (a timer not cancelled, say) must not reach the next task.
 
     def _hand_over_soon(self) -> None:
         if not self._handover_due:
@@ -126,18 +126,18 @@ class Executor:
     def _work_until_blocked(self, me: Any) -> bool:
         """Run what is in the inbox; whether a task blocked."""
         loop, inbox = self._loop, self._inbox
-        iteration, until = loop.iteration, time.monotonic() + BUDGET
+        self._hand_over_soon()  # now, because the first callback that is queued counts as active
+        iteration, active, until = loop.iteration, loop.activecnt, time.monotonic() + BUDGET
         while inbox:
             attempt = inbox.popleft()
-            if inbox:
-                self._hand_over_soon()
             attempt.greenlet = me
             self._run(attempt)
-            if loop.iteration != iteration:
+            if loop.iteration != iteration or loop.activecnt != active:
                 return True
             if time.monotonic() > until:
                 gevent.sleep(0)
-                iteration, until = loop.iteration, time.monotonic() + BUDGET
+                self._hand_over_soon()
+                iteration, active, until = loop.iteration, loop.activecnt, time.monotonic() + BUDGET
         return False
 
     def _run(self, attempt: Attempt) -> None:

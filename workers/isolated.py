@@ -7,6 +7,7 @@ runs, SIGUSR2 says that its time is up.
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -121,6 +122,7 @@ def main(fd: int, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to the whole group; the worker decides when this ends
     for number in _LATE:
         signal.signal(number, _interrupt)
+    os.set_inheritable(fd, False)  # what a task starts must not keep the line to the worker open
     sock = socket.socket(fileno=fd)
     sock.setblocking(True)
     sock.set_inheritable(False)  # what a task starts must not hold it open

@@ -109,6 +109,7 @@ class Process:
             environ = {**os.environ, "PYTHONPATH": _ROOT}
             command = [sys.executable, "-m", "workers.isolated", str(theirs.fileno()), str(os.getpid())]
             self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environ)
+        self._popen.rawlink(self._ended)
         self._send(load)
 
     @property
@@ -147,6 +148,11 @@ class Process:
         """End it, and hear nothing more of it."""
         self.kill()
         self._socket.close()
+
+    def _ended(self, popen: Any) -> None:
+        """Its end is the end of what it says, also where something that it forked still holds the other side of the socket."""
+        with suppress(OSError):  # closed already
+            self._socket.shutdown(socket.SHUT_RD)
 
     def _follow(self, attempt: Attempt) -> Any:
         while True:
@@ -193,7 +199,7 @@ class Process:
     def _receive(self) -> bytes:
         try:
             return bytes(self._socket.recv(65536))
-        except ConnectionResetError:  # it died before it had read all
+        except OSError:  # it died before it had read all, or while this greenlet waited
             return b""
 
     def _send(self, message: dict[str, Any]) -> None:
