@@ -1,0 +1,229 @@
+"""What a worker keeps for a gateway, against a gateway that journals what it hears: nothing lost, nothing twice, nothing kept for ever."""
+
+from typing import Any
+from unittest.mock import patch
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from app import wire
+from app.messages import Event, State, event_line
+from workers import claims
+from workers.attempt import Attempt
+from workers.claims import Claimant
+from workers.registry import Registry
+
+SPEC = Registry().add(lambda: None, "nothing")
+
+
+class Lines:
+    """An outbox of which the lines can be read later, or be lost with the connection."""
+
+    unsent = 0
+
+    def __init__(self) -> None:
+        self.waiting: list[dict[str, Any]] = []
+
+    def put(self, data: bytes) -> None:
+        self.waiting.append(wire.decode(data))
+
+    def flush(self) -> None:
+        """Nothing is held back here."""
+
+
+class Claiming(RuleBasedStateMachine):
+    """Events, acknowledgements, lost and taken-over connections, in any order. `kept` is what the gateway has in its journal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.claimant = Claimant("journal")
+        self.outbox: Lines | None = None
+        self.unacknowledged = 0
+        self.attempts: dict[str, Attempt] = {}
+        self.kept: dict[str, list[int]] = {}
+        self.over: set[str] = set()
+        self.connect()
+
+    @precondition(lambda self: self.outbox is not None)
+    @rule(seq=st.integers(0, 3))
+    def submit(self, seq: int) -> None:
+        attempt = Attempt(SPEC, f"t{len(self.attempts)}", (), {}, self.claimant)
+        attempt.seq, attempt.state = seq, State.RUNNING
+        self.attempts[attempt.id] = attempt
+        self.kept[attempt.id] = [seq]
+        self.claimant.hold(attempt)
+
+    @precondition(lambda self: self.running)
+    @rule(number=st.integers(0, 1000), final=st.booleans())
+    def say(self, number: int, final: bool) -> None:
+        attempt = self.running[number % len(self.running)]
+        attempt.seq += 1
+        if final:
+            attempt.state = State.SUCCEEDED
+            self.claimant.final(attempt, Event.SUCCEEDED, b"result", b"1")
+        else:
+            self.claimant.event(attempt, event_line(attempt.id, Event.PROGRESS, attempt.seq, 1, done=1))
+
+    @property
+    def running(self) -> list[Attempt]:
+        return [attempt for attempt in self.attempts.values() if attempt.state is State.RUNNING]
+
+    @precondition(lambda self: self.outbox is not None)
+    @rule(number=st.integers(1, 5))
+    def hear(self, number: int) -> None:
+        """The gateway reads some lines, and journals them; what it knows already, it refuses."""
+        assert self.outbox is not None
+        heard, self.outbox.waiting = self.outbox.waiting[:number], self.outbox.waiting[number:]
+        for line in heard:
+            assert "event" in line, "the worker does not know a task of which the gateway has no end"
+            assert line["seq"] == self.kept[line["id"]][-1] + 1, "lost, or said twice"
+            self.kept[line["id"]].append(line["seq"])
+            self.unacknowledged += 1
+            if line["event"] == "succeeded":
+                self.over.add(line["id"])
+
+    @precondition(lambda self: self.outbox is not None and self.unacknowledged)
+    @rule(number=st.integers(1, 5))
+    def acknowledge(self, number: int) -> None:
+        number = min(number, self.unacknowledged)
+        self.unacknowledged -= number
+        self.claimant.acknowledge(self.outbox, number)  # type: ignore[arg-type]
+
+    @precondition(lambda self: self.outbox is not None)
+    @rule()
+    def lose(self) -> None:
+        """With all that was on its way."""
+        self.claimant.lose(self.outbox)  # type: ignore[arg-type]
+        self.outbox = None
+
+    @precondition(lambda self: self.outbox is None)
+    @rule()
+    def connect(self) -> None:
+        self.take_over()
+
+    @rule()
+    def take_over(self) -> None:
+        """A new connection; the worker hears of the end of the old one later, or has done already."""
+        old, self.outbox = self.outbox, Lines()
+        self.unacknowledged = 0
+        listed = [(task_id, 1, seen[-1]) for task_id, seen in self.kept.items() if task_id not in self.over]
+        self.claimant.attach(self.outbox, listed)  # type: ignore[arg-type]
+        if old is not None:
+            self.claimant.acknowledge(old, 3)  # type: ignore[arg-type]
+            self.claimant.lose(old)  # type: ignore[arg-type]
+
+    @invariant()
+    def what_is_kept_ends_with_the_last_that_was_said(self) -> None:
+        for attempt in self.claimant.attempts.values():
+            numbers = [wire.decode(line)["seq"] for line in attempt.lines]
+            assert numbers == list(range(attempt.seq - len(numbers) + 1, attempt.seq + 1))
+
+    def teardown(self) -> None:
+        self.take_over()
+        for _ in range(len(self.running)):
+            self.say(0, True)
+        self.hear(1 << 30)
+        if self.unacknowledged:
+            self.acknowledge(1 << 30)
+        for task_id, attempt in self.attempts.items():
+            assert self.kept[task_id] == list(range(self.kept[task_id][0], attempt.seq + 1))
+            assert task_id in self.over
+        assert not self.claimant.attempts, "what is over and acknowledged is forgotten"
+
+
+TestClaiming = Claiming.TestCase
+TestClaiming.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+
+
+# What is kept while nobody is there.
+
+
+def lost_claimant(**sizes: int) -> tuple[Claimant, dict[str, Attempt]]:
+    """One whose connection was lost, with tasks that have said so many bytes, in this order."""
+    claimant, outbox = Claimant("journal"), Lines()
+    claimant.attach(outbox, [])  # type: ignore[arg-type]
+    attempts = {}
+    for task_id in sizes:
+        attempts[task_id] = attempt = Attempt(SPEC, task_id, (), {}, claimant)
+        attempt.state = State.RUNNING
+        claimant.hold(attempt)
+    claimant.lose(outbox)  # type: ignore[arg-type]
+    for task_id, size in sizes.items():
+        talk(claimant, attempts[task_id], size)
+    return claimant, attempts
+
+
+def talk(claimant: Claimant, attempt: Attempt, size: int, final: bool = False) -> None:
+    """Say that much."""
+    attempt.seq += 1
+    if final:
+        attempt.state = State.SUCCEEDED
+        claimant.final(attempt, Event.SUCCEEDED, b"result", b'"%b"' % (b"x" * size))
+    else:
+        claimant.event(attempt, event_line(attempt.id, Event.OUTPUT, attempt.seq, 1, value="x" * size))
+
+
+def said_again(claimant: Claimant, *task_ids: str) -> list[tuple[str, int | None]]:
+    """What a gateway that comes back is told: ids and numbers; no number where the task is not known."""
+    outbox = Lines()
+    claimant.attach(outbox, [(task_id, 1, 0) for task_id in task_ids])  # type: ignore[arg-type]
+    return [(line["id"], line.get("seq")) for line in outbox.waiting]
+
+
+def test_within_the_bound_everything_is_kept() -> None:
+    claimant, attempts = lost_claimant(a=1000, b=1000)
+    talk(claimant, attempts["a"], 10, final=True)
+    assert said_again(claimant, "a", "b") == [("a", 1), ("a", 2), ("b", 1)]
+
+
+def test_past_the_bound_what_was_said_on_the_way_goes_first_and_of_those_who_said_most() -> None:
+    with patch.object(claims, "KEPT_BYTES", 10_000):
+        claimant, attempts = lost_claimant(small=500, large=6000, other=1000)
+        talk(claimant, attempts["small"], 10, final=True)
+        talk(claimant, attempts["large"], 6000)
+        assert said_again(claimant, "small", "large", "other") == [("small", 1), ("small", 2), ("other", 1)]
+        assert attempts["large"].lines == []
+
+
+def test_past_the_bound_with_ends_alone_the_oldest_tasks_are_forgotten() -> None:
+    with patch.object(claims, "KEPT_BYTES", 10_000):
+        claimant, attempts = lost_claimant(a=10, b=10, c=10)
+        for task_id in "abc":
+            talk(claimant, attempts[task_id], 4000, final=True)
+        assert said_again(claimant, "a", "b", "c") == [("a", None), ("b", 2), ("c", 2)]
+
+
+def test_what_was_not_acknowledged_when_the_connection_was_lost_counts_too() -> None:
+    with patch.object(claims, "KEPT_BYTES", 10_000):
+        claimant, outbox = Claimant("journal"), Lines()
+        claimant.attach(outbox, [])  # type: ignore[arg-type]
+        attempt = Attempt(SPEC, "a", (), {}, claimant)
+        attempt.state = State.RUNNING
+        claimant.hold(attempt)
+        for _ in range(20):
+            talk(claimant, attempt, 1000)
+        claimant.lose(outbox)  # type: ignore[arg-type]
+        assert attempt.lines == []
+        talk(claimant, attempt, 10, final=True)
+        assert said_again(claimant, "a") == [("a", 21)]
+
+
+def test_after_its_time_a_gateway_is_forgotten_but_for_what_runs() -> None:
+    claimant, attempts = lost_claimant(runs=100, over=100)
+    talk(claimant, attempts["over"], 10, final=True)
+    assert not claimant.expire()
+    assert len(attempts["over"].lines) == 2
+    with patch.object(claims, "KEPT_FOR", -1.0):
+        assert not claimant.expire(), "one of its tasks runs"
+        assert list(claimant.attempts) == [("runs", 1)]
+        talk(claimant, attempts["runs"], 10, final=True)
+        assert claimant.expire()
+    assert said_again(claimant, "runs", "over") == [("runs", None), ("over", None)]
+
+
+def test_a_gateway_that_is_there_is_not_forgotten() -> None:
+    claimant = Claimant("journal")
+    claimant.attach(Lines(), [])  # type: ignore[arg-type]
+    with patch.object(claims, "KEPT_FOR", -1.0):
+        assert not claimant.expire()
