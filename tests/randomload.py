@@ -36,7 +36,7 @@ class Talker:
         assert sock is not None
         sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
-        self._client.socket.shutdown()  # type: ignore[no-untyped-call]
+        self._client.socket.shutdown()
 
     def _listen(self) -> None:
         with suppress(websocket.WebSocketException, OSError):  # the end of the connection
