@@ -169,11 +169,13 @@ class Ledger:
             self.turn()
 
     def _end_turn(self) -> None:
-        self._fill()
-        self._turn_due = False
-        if self._batch:
-            batch, self._batch = self._batch, []
-            self.journal.commit(batch, partial(self._committed, batch))
+        try:
+            self._fill()
+        finally:  # whatever happens there, what is recorded is committed, and there is another turn
+            self._turn_due = False
+            if self._batch:
+                batch, self._batch = self._batch, []
+                self.journal.commit(batch, partial(self._committed, batch))
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
