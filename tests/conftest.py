@@ -1,18 +1,35 @@
 """Fixtures that start servers, and see that nothing is left of them."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.harness import Server
+from tests.effects import open_gate
+from tests.harness import Server, WsClient
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """The server with its defaults, shared by the tests of a file."""
-    running = Server()
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """A server that the tests of a file share, with the `FLAGS` of that file."""
+    running = Server(*getattr(request.module, "FLAGS", ()))
     yield running
     running.clean()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[WsClient]:
+    """A browser, as far as the gateway can see."""
+    with WsClient(server.ws_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file that is not there yet, for which tasks wait; it is opened at the end in any case."""
+    path = tmp_path / "gate"
+    yield path
+    open_gate(path)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,7 @@ from tests.harness import Server, WsClient
 from tests.rawclient import RawClient, text_frame
 from tests.wstasks import fresh, started, story, submit
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server("--tasks", "tests.sample_tasks", "--workers", "2")
-    yield running
-    running.clean()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[WsClient]:
-    with WsClient(server.ws_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that is not there yet; opened at the end in any case, so that nothing waits for ever."""
-    path = tmp_path / "gate"
-    yield path
-    open_gate(path)
+FLAGS = ("--tasks", "tests.sample_tasks")
 
 
 # Events.

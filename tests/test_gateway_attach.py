@@ -1,35 +1,13 @@
 """Who watches a task: attach from any number, again and again, together with others; and tasks that end with their connection."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.effects import check_story, open_gate
 from tests.harness import FINAL, Server, WsClient
 from tests.wstasks import started, story, submit
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server("--tasks", "tests.sample_tasks", "--workers", "2")
-    yield running
-    running.clean()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[WsClient]:
-    with WsClient(server.ws_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    """A file that is not there yet; opened at the end in any case, so that nothing waits for ever."""
-    path = tmp_path / "gate"
-    yield path
-    open_gate(path)
+FLAGS = ("--tasks", "tests.sample_tasks")
 
 
 def test_attach_shows_everything_after_a_number_again(server: Server, client: WsClient) -> None:

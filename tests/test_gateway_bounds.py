@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,25 +18,8 @@ from tests.rawclient import RawClient, text_frame
 MIB = 1024 * 1024
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    flags = ("--max-unfinished", "50", "--max-queue", "60", "--max-unsent", "128KiB", "--concurrency", "10", "--stall-timeout", "60")
-    running = Server("--tasks", "tests.sample_tasks", "--workers", "1", *flags)
-    yield running
-    running.clean()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[WsClient]:
-    with WsClient(server.ws_url) as connected:
-        yield connected
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Iterator[Path]:
-    path = tmp_path / "gate"
-    yield path
-    open_gate(path)
+BOUNDS = ("--max-unfinished", "50", "--max-queue", "60", "--max-unsent", "128KiB", "--concurrency", "10", "--stall-timeout", "60")
+FLAGS = ("--tasks", "tests.sample_tasks", "--workers", "1", *BOUNDS)
 
 
 def memory(pid: int) -> int:

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
 from typing import Any
@@ -17,17 +16,7 @@ EMOJI = "👩🏽‍🚀🎉 \U0010ffff \u202e\x00\x7f"
 TEXTS = (ARABIC, EMOJI, "\u2028 'single' \"double\" \\ </script>", "")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server("--tasks", "tests.sample_tasks", "--workers", "2")
-    yield running
-    running.clean()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[WsClient]:
-    with WsClient(server.ws_url) as connected:
-        yield connected
+FLAGS = ("--tasks", "tests.sample_tasks")
 
 
 @pytest.mark.parametrize("number", [2**53 + 1, 2**63, -(2**64), 10**100 + 7, -(10**4000) + 1, 0.1, 1e-320, 1.7976931348623157e308, -0.0])
