@@ -30,6 +30,8 @@ BLOCKED_AFTER = 0.25
 """Seconds without a turn of the hub after which whatever holds it is named."""
 
 _REARM_EVERY = 1.0
+"""Seconds between two beats that arm it again, at most; each makes a thread. By so much a process may be ended too early."""
+
 _ROOT = Path(__file__).resolve().parent.parent
 _HOUSE = (f"{_ROOT / 'app'}/", f"{_ROOT / 'workers'}/")
 _TASKS = f"{_ROOT / 'workers' / 'tasks'}/"
@@ -77,7 +79,7 @@ class Watchdog:
         if self._named:
             self._named = False
             self._write_down("")
-        if self._beat_at - self._armed_at > _REARM_EVERY:
+        if self._beat_at - self._armed_at > min(_REARM_EVERY, self._hang_limit / 4):
             self._arm()
 
     def _arm(self) -> None:
@@ -112,9 +114,10 @@ class Watchdog:
             stack = "".join(traceback.format_stack(frame, limit=20))
             self._write_down(stack)
             _name(attempt, held, stack)
-        if attempt is not None and attempt.deadline and now > attempt.deadline and _in_the_task(frame):
+        if attempt is not None and attempt.deadline and now > attempt.deadline:
             attempt.interrupt = attempt.interrupt or TimeLimitExceeded("over its time limit, and it held the hub")
-            raise attempt.interrupt
+            if _in_the_task(frame):
+                raise attempt.interrupt  # else `progress` raises it, or the next signal
 
 
 def _name(attempt: Attempt | None, held: float, stack: str) -> None:
