@@ -6,6 +6,7 @@
 # ruff: noqa: BLE001, S112 - to behave badly is what they are for
 
 import ctypes
+import itertools
 import os
 import signal
 import sys
@@ -305,6 +306,19 @@ def spins(seconds: float) -> float:
 @task(time_limit=0.5)
 def spins_limited(seconds: float) -> float:
     """As `spins`, not for long."""
+    return spins(seconds)
+
+
+@task(time_limit=0.5)
+def tells_without_end() -> None:
+    """Hold the hub with nothing but progress."""
+    for number in itertools.count():
+        progress(number)
+
+
+@task(run_in="thread")
+def spins_in_thread(seconds: float) -> float:
+    """As `spins`, where it does no harm."""
     return spins(seconds)
 
 
