@@ -51,6 +51,7 @@ class Executor:
         self._inbox: deque[Attempt] = deque()
         self._parked: list[Any] = []
         self._handover_due = False
+        self._left_something = False
         self._threads = ThreadPool(slots.most)
         self._ways: dict[str, Callable[[Attempt], Any]] = {
             "greenlet": self._call,
@@ -126,18 +127,19 @@ class Executor:
     def _work_until_blocked(self, me: Any) -> bool:
         """Run what is in the inbox; whether a task blocked."""
         loop, inbox = self._loop, self._inbox
-        self._hand_over_soon()  # now, because the first callback that is queued counts as active
-        iteration, active, until = loop.iteration, loop.activecnt, time.monotonic() + BUDGET
+        self._hand_over_soon()
+        iteration, until = loop.iteration, time.monotonic() + BUDGET
         while inbox:
             attempt = inbox.popleft()
             attempt.greenlet = me
+            self._left_something = False
             self._run(attempt)
-            if loop.iteration != iteration or loop.activecnt != active:
+            if loop.iteration != iteration or self._left_something:
                 return True
             if time.monotonic() > until:
                 gevent.sleep(0)
                 self._hand_over_soon()
-                iteration, active, until = loop.iteration, loop.activecnt, time.monotonic() + BUDGET
+                iteration, until = loop.iteration, time.monotonic() + BUDGET
         return False
 
     def _run(self, attempt: Attempt) -> None:
@@ -165,8 +167,13 @@ class Executor:
             self.slots.give(spec)
 
     def _call(self, attempt: Attempt) -> Any:
-        result = attempt.spec.call(*attempt.args, **attempt.kwargs)
-        return _drain(attempt, result) if attempt.spec.is_generator else result
+        active = self._loop.activecnt
+        try:
+            result = attempt.spec.call(*attempt.args, **attempt.kwargs)
+            return _drain(attempt, result) if attempt.spec.is_generator else result
+        finally:
+            if self._loop.activecnt != active:
+                self._left_something = True
 
     def _ended_with(self, attempt: Attempt, error: BaseException) -> None:
         if attempt.state is not State.RUNNING:
