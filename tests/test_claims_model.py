@@ -133,7 +133,7 @@ class Claiming(RuleBasedStateMachine):
 
 
 TestClaiming = Claiming.TestCase
-TestClaiming.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)
+TestClaiming.settings = settings(max_examples=70, stateful_step_count=40, deadline=None)
 
 
 # What is kept while nobody is there.

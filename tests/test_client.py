@@ -211,10 +211,10 @@ def test_an_idle_connection_that_was_closed_meanwhile_is_replaced(tmp_path: Path
 def test_a_connection_that_did_not_answer_in_time_is_not_used_again(address: Address) -> None:
     client = TaskClient(str(address), timeout=0.2)
     with pytest.raises(Unavailable):
-        client.call("naps_greenlet", [0.5])
+        client.call("naps_greenlet", [0.4])
     assert client._idle == []
     assert client.call("echo", {"n": 1}) == {"n": 1}
-    time.sleep(0.5)
+    time.sleep(0.3)
     assert client.call("echo", {"n": 2}) == {"n": 2}
     client.close()
 

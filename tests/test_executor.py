@@ -10,14 +10,14 @@ from app.client import TaskConnection
 from app.messages import MAX_DELAY
 from tests.byhand import Gateway, own_sockets
 from tests.harness import FINAL, Server, TextClient
-from tests.worker_tasks import ODD_ERRORS, ODD_RESULTS, WAYS
+from tests.oddities import ODD_ERRORS, ODD_RESULTS, WAYS
 
 LIMIT = 20.0
 
 
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Server]:
-    running = Server("worker", "--tasks", "tests.worker_tasks", "--process-slots", "2")
+    running = Server("worker", "--tasks", "tests.worker_tasks", "--process-slots", "3")
     yield running
     running.clean()
 
@@ -152,10 +152,10 @@ def test_a_task_that_yields_without_end_is_stopped_at_what_is_kept_of_one(connec
 
 @each_way
 def test_of_much_progress_the_first_and_the_last_are_told_and_few_between(connection: TaskConnection, way: str) -> None:
-    events = run(connection, f"tells_{way}", {"count": 300, "seconds": 0.5})
+    events = run(connection, f"tells_{way}", {"count": 200, "seconds": 0.35})
     told = [event for event in events if event["event"] == "progress"]
     assert told[0]["done"] == 1
-    assert (told[-1]["done"], told[-1]["total"], told[-1]["note"]) == (300, 300, "step 300")
+    assert (told[-1]["done"], told[-1]["total"], told[-1]["note"]) == (200, 200, "step 200")
     assert [event["done"] for event in told] == sorted({event["done"] for event in told})
     assert 3 <= len(told) <= 60
 
@@ -211,8 +211,9 @@ def gateway(worker: Server) -> Iterator[Gateway]:
 @each_way
 @pytest.mark.parametrize("kind", ["named", "asks", "late"])
 def test_what_the_options_name_is_tried_again_while_attempts_are_left(gateway: Gateway, way: str, kind: str) -> None:
-    for attempt, event in ((1, "retrying"), (2, "retrying"), (3, "timed_out" if kind == "late" else "failed")):
+    for attempt in (1, 2, 3):
         gateway.submit(f"a{attempt}", f"tries_{way}", {"kind": kind}, attempt=attempt, seq=10)
+    for attempt, event in ((1, "retrying"), (2, "retrying"), (3, "timed_out" if kind == "late" else "failed")):
         last = gateway.final(f"a{attempt}")
         assert (last["event"], last["attempt"]) == (event, attempt)
         assert last["error"]["code"] == ("timed_out" if kind == "late" else "failed")

@@ -77,4 +77,4 @@ class Queueing(RuleBasedStateMachine):
 
 
 TestQueueing = Queueing.TestCase
-TestQueueing.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestQueueing.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Server, TextClient, wait_until
-from tests.worker_tasks import WAYS
+from tests.oddities import WAYS
 
 each_way = pytest.mark.parametrize("way", WAYS)
 
@@ -49,13 +49,13 @@ def test_a_task_that_blocks_past_its_limit_is_timed_out_then_and_there(client: T
     assert 0.25 < time.monotonic() - began < 1.4 + (way == "process") * 3
 
 
-@each_way
-def test_a_task_that_ends_in_time_is_not_interrupted_later(client: TextClient, way: str) -> None:
-    for number in range(2):
-        submit(client, f"naps_limited_{way}", [0.05])
-        assert client.receive()["result"] == 0.05
-        submit(client, f"naps_{way}", [0.35], f"next{number}")
-        assert client.receive()["result"] == 0.35
+def test_a_task_that_ends_in_time_is_not_interrupted_later(client: TextClient) -> None:
+    for way in WAYS:
+        submit(client, f"naps_limited_{way}", [0.05], way)
+    assert [client.receive()["result"] for _ in WAYS] == [0.05] * 3
+    for way in WAYS:
+        submit(client, f"naps_{way}", [0.35], way)
+    assert [client.receive()["result"] for _ in WAYS] == [0.35] * 3
 
 
 @pytest.mark.parametrize("way", ["greenlet", "process"])
@@ -71,40 +71,28 @@ def test_what_catches_every_exception_does_not_catch_the_end_of_its_time(client:
     assert client.receive()["event"] == "timed_out"
 
 
-@pytest.mark.parametrize("way", ["greenlet", "process"])
-def test_a_task_that_swallows_its_interrupt_gets_it_again(client: TextClient, way: str) -> None:
-    submit(client, f"swallows_{way}", [1.8])
-    final = client.receive()
-    assert final["event"] == "succeeded"
-    assert final["result"] == 2
-
-
-def test_a_process_that_does_not_listen_is_killed(client: TextClient, worker: Server, tmp_path: Path) -> None:
-    path = tmp_path / "pid"
-    submit(client, "holds_out", [str(path)])
-    final = client.receive()
-    assert (final["event"], final["error"]["code"]) == ("timed_out", "timed_out")
-    wait_until(lambda: gone(int(path.read_text())), 5)
-
-
-def test_a_process_past_its_hard_limit_is_killed(client: TextClient, worker: Server, tmp_path: Path) -> None:
-    path = tmp_path / "pid"
-    submit(client, "overruns", [str(path)])
-    final = client.receive()
-    assert (final["event"], final["error"]["code"]) == ("timed_out", "timed_out")
-    assert "hard limit" in final["error"]["message"]
-    wait_until(lambda: gone(int(path.read_text())), 5)
+def test_those_that_do_not_listen_are_told_again_and_in_the_end_their_process_is_killed(client: TextClient, tmp_path: Path) -> None:
+    for way in ("greenlet", "process"):
+        submit(client, f"swallows_{way}", [1.5], way)
+    for function in ("holds_out", "overruns"):
+        submit(client, function, [str(tmp_path / function)], function)
+    finals = {message["id"]: message for message in (client.receive() for _ in range(4))}
+    assert [finals[way].get("result") for way in ("greenlet", "process")] == [2, 2], "they swallowed it twice"
+    assert [finals[name]["event"] for name in ("holds_out", "overruns")] == ["timed_out", "timed_out"]
+    assert "time limit" in finals["holds_out"]["error"]["message"]
+    assert "hard limit" in finals["overruns"]["error"]["message"]
+    wait_until(lambda: all(gone(int(path.read_text())) for path in tmp_path.iterdir()), 5)
 
 
 def test_a_thread_that_is_timed_out_holds_its_slot_until_it_has_ended() -> None:
     worker = Server("worker", "--tasks", "tests.worker_tasks", "--concurrency", "1")
     with TextClient(worker.text_address) as client:
         began = time.monotonic()
-        submit(client, "naps_limited_thread", [1.0])
+        submit(client, "naps_limited_thread", [0.8])
         assert client.receive()["event"] == "timed_out"
         assert client.ask({"id": "b", "function": "echo"})["error"]["code"] == "busy"
         assert client.ask({"function": "echo", "args": {"waits": "its turn"}}) == {"waits": "its turn"}
-        assert time.monotonic() - began > 0.9
+        assert time.monotonic() - began > 0.7
     worker.clean()
 
 
@@ -151,13 +139,14 @@ def test_a_task_can_ask_whether_it_was_cancelled(client: TextClient, worker: Ser
     wait_until(lambda: note.exists() and note.read_text() == "True")
 
 
-@pytest.mark.parametrize("way", ["greenlet", "process"])
-def test_a_cancel_that_is_swallowed_is_raised_again(client: TextClient, way: str) -> None:
-    client.send({"id": "a", "function": f"gives_in_{way}", "args": [2]})
-    assert client.receive()["event"] == "started"
-    if way == "process":
-        time.sleep(0.5)  # until it sleeps
-    assert client.ask({"id": "a", "cancel": True})["event"] == "cancelled"
+def test_a_cancel_that_is_swallowed_is_raised_again(client: TextClient) -> None:
+    for way in ("greenlet", "process"):
+        client.send({"id": way, "function": f"gives_in_{way}", "args": [2]})
+        assert client.receive()["event"] == "started"
+    time.sleep(0.3)  # until that in the process sleeps too
+    for way in ("greenlet", "process"):
+        client.send({"id": way, "cancel": True})
+    assert {client.receive()["event"], client.receive()["event"]} == {"cancelled"}
 
 
 def test_a_cancel_of_nothing_is_told_so(client: TextClient) -> None:
@@ -180,21 +169,13 @@ def test_cancelled_more_than_once_it_ends_once(client: TextClient, way: str) -> 
     assert client.ask({"function": "echo", "args": {"still": "here"}}) == {"still": "here"}
 
 
-@each_way
-def test_what_is_cancelled_at_the_end_of_its_connection_ends_then_and_the_rest_goes_on(worker: Server, way: str) -> None:
-    notes = [worker.data_dir / f"asked-{way}_{kind}" for kind in ("detach", "cancel")]
+def test_what_is_cancelled_at_the_end_of_its_connection_ends_then_and_the_rest_goes_on(worker: Server) -> None:
+    cases = [(way, kind) for way in WAYS for kind in ("detach", "cancel")]
+    notes = {(way, kind): worker.data_dir / f"asked-{way}_{kind}" for way, kind in cases}
     with TextClient(worker.text_address) as client:
-        for note in notes:
-            client.send(
-                {
-                    "id": note.name.removeprefix("asked-"),
-                    "function": f"asks_whether_cancelled_{way}",
-                    "args": [1.0],
-                    "on_disconnect": note.name.rpartition("_")[2],
-                }
-            )
-        assert {client.receive()["event"], client.receive()["event"]} == {"started"}
-        if way == "process":
-            time.sleep(0.3)
-    wait_until(lambda: all(note.exists() and note.read_text() for note in notes))
-    assert [note.read_text() for note in notes] == ["False", "True"]
+        for way, kind in cases:
+            task = {"id": f"{way}_{kind}", "function": f"asks_whether_cancelled_{way}", "args": [0.8], "on_disconnect": kind}
+            assert client.ask(task)["event"] == "started"
+        time.sleep(0.3)  # until those in processes look
+    wait_until(lambda: all(note.exists() and note.read_text() for note in notes.values()))
+    assert {case: note.read_text() for case, note in notes.items()} == {(way, kind): str(kind == "cancel") for way, kind in cases}
