@@ -42,7 +42,7 @@ _native_sleep = get_original("time", "sleep")
 
 
 class Watchdog:
-    """Watches the hub of this process. `hang_limit`: seconds for which it may be held before the process is ended; 0 for ever."""
+    """Watches the hub of this process. `hang_limit`: seconds for which it may be held before the process is ended."""
 
     def __init__(self, loop: Any, hang_limit: float, stack_file: Path) -> None:
         self._hang_limit = hang_limit
