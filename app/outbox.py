@@ -31,8 +31,6 @@ class Outbox:
         "_on_broken",
         "_schedule",
         "_watcher",
-        "drain_mark",
-        "on_drain",
         "progress_at",
         "unsent",
     )
@@ -49,8 +47,6 @@ class Outbox:
         self._closed = False
         self.unsent = 0
         self.progress_at = 0.0
-        self.drain_mark = 0
-        self.on_drain: Callable[[], None] | None = None
 
     def put(self, data: bytes) -> None:
         """Queue `data`; it is written at the end of the turn, or soon after. Never blocks; nothing happens once closed."""
@@ -128,7 +124,7 @@ class Outbox:
 
     def _progressed(self) -> None:
         self.progress_at = time.monotonic()
-        if self._drained is not None or self.on_drain is not None:
+        if self._drained is not None:
             self._wake()
 
     def _watch(self) -> None:
@@ -146,5 +142,3 @@ class Outbox:
         drained, self._drained = self._drained, None
         if drained is not None:
             drained.set()
-        if self.on_drain is not None and self.unsent <= self.drain_mark and not self._closed:
-            self.on_drain()
