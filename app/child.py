@@ -28,6 +28,8 @@ EXIT_NOT_BOOTED = 3
 """The role raised before it was ready."""
 EXIT_ORPHANED = 4
 """The master is gone."""
+EXIT_JOURNAL = 5
+"""The disk has failed under the journal: what is on it is not known any more."""
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -5,18 +5,18 @@ who they are, `app/pool.py`; whose turn it is, `app/fairness.py`; what lasts, `a
 """
 
 import time
-import uuid
 from typing import Any
 
 import gevent
 from gevent.event import AsyncResult
 
 from app import wire
-from app.errors import Busy, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
+from app.errors import Busy, DiskFull, HandoffError, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
 from app.journal import Journal
 from app.ledger import Ledger
 from app.messages import Submit, new_id
 from app.pool import Pool
+from app.recovery import recover
 from app.reports import Reports
 from app.rundir import RunDirectory
 from app.settings import Settings
@@ -39,7 +39,8 @@ class Dispatcher:
         self._draining = False
 
     def start(self) -> None:
-        """Look for workers."""
+        """Take up what an earlier process has left, and look for workers."""
+        recover(self.journal, self._ledger, self._pool)
         self._pool.start(Reports(self._ledger, self._pool))
 
     def wait_ready(self, timeout: float) -> bool:
@@ -56,8 +57,9 @@ class Dispatcher:
         return not self._pool.places.taken
 
     def stop(self) -> None:
-        """Let go of the workers."""
+        """Let go of the workers and of the journal."""
         self._pool.stop()
+        self.journal.close()
 
     def submit(self, owner: str, lane: Any, submit: Submit, watcher: Watcher) -> Task | None:
         """Accept a task, or find the one that has this id already; None where that is over, and is to be read from the journal. While the
@@ -73,6 +75,10 @@ class Dispatcher:
             return known
         self._check_room(submit.function)
         task = Task(owner, owner or lane, submit, args, self._ledger.next_order())
+        offer = self._pool.places.offer(task.function)
+        task.durable = offer.durable
+        if offer.retryable:
+            task.attempts, task.backoff = offer.attempts, offer.backoff
         task.watchers.append(watcher)
         self._ledger.accept(task, submit.delay)
         return task
@@ -95,7 +101,9 @@ class Dispatcher:
 
     def list(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """The owner's tasks, newest first."""
-        return self.journal.recent(owner, min(limit, MAX_LISTED))
+        live = self._ledger.live
+        listed = self.journal.recent(owner, min(limit, MAX_LISTED))
+        return [task.describe() if (task := live.get(key_of(owner, entry["id"]))) else entry for entry in listed]
 
     def describe(self) -> dict[str, Any]:
         """The catalogue of all workers together."""
@@ -121,6 +129,8 @@ class Dispatcher:
         return final["result"]
 
     def _check_room(self, function: str) -> None:
+        if self.journal.full:
+            raise DiskFull
         if self._draining:
             raise Busy("this gateway is leaving; send it again in a moment, with the same id", 1.0)
         if not self._pool.places.knows(function):
@@ -146,7 +156,6 @@ class _Call:
         """The id is fresh, so this cannot be."""
         self.line.set_exception(IdConflict("a fresh id"))
 
-
-def new_journal_id() -> str:
-    """A name for a journal that nobody else has."""
-    return uuid.uuid4().hex
+    def refused(self, error: HandoffError) -> None:
+        """It could not be kept."""
+        self.line.set_exception(error)

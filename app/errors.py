@@ -9,6 +9,7 @@
     │   ├── IdConflict               id_conflict
     │   ├── TooLarge                 too_large
     │   ├── Busy                     busy
+    │   ├── DiskFull                 disk_full
     │   └── Forbidden                forbidden
     ├── Ending                       why an accepted task did not succeed
     │   ├── Failed                   failed
@@ -100,6 +101,15 @@ class Busy(Refusal):
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message, retry_after=retry_after)
+
+
+class DiskFull(Refusal):
+    """Nothing more can be kept: the journal's disk is full. `retry_after` is in seconds."""
+
+    code = "disk_full"
+
+    def __init__(self) -> None:
+        super().__init__("the disk of the journal is full, so nothing was accepted; send it again later, with the same id", retry_after=5.0)
 
 
 class Forbidden(Refusal):

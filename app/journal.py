@@ -1,7 +1,8 @@
 """What was accepted, what was said of it, and what its result was: the interface that dispatch speaks to, and the journal in memory.
 
 `commit` takes all that happened in one turn and completes later, in the order of the calls; nothing of a batch is shown to anybody
-before it is complete. Reading may block the greenlet that asks. What the records lead to is decided in `app/dispatch.py`.
+before it is complete. Reading may block the greenlet that asks. The journal on the disk is `app/durable.py`; what the records lead to is
+decided in `app/dispatch.py`.
 """
 
 import enum
@@ -10,9 +11,11 @@ import operator
 import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from app.errors import HandoffError
 from app.messages import accepted_line
 from app.task import Key, Task, describe
 
@@ -28,6 +31,8 @@ class Kind(enum.Enum):
     """A task was submitted; refused as a duplicate where its key is known."""
     DISPATCH = "dispatch"
     """It is about to be sent to a worker: `link` says which."""
+    MOVE = "move"
+    """It went back to the queue, or waits for its time."""
     EVENT = "event"
     """Something was said of it: `seq`, `line`, and whether it is the `final` one."""
     NOTE = "note"
@@ -38,8 +43,17 @@ Record = tuple[Kind, Task | None, int, bytes, bool, Any]
 """One thing that happened: its kind, the task, and for an EVENT its number, its line, whether it is the final one, and the connection
 that is to be told once it is kept (a NOTE has that alone, a DISPATCH the link). A plain tuple: there are three for every task."""
 
+Refused = Mapping[Key, HandoffError | None]
+"""The tasks of a commit that were not accepted, with the reason: None where the key was known already."""
+
+ALL_ACCEPTED: Refused = MappingProxyType({})
+
 Said = tuple[int, bytes, bool]
 """An event as it was said: its number, its line, whether it is the final one."""
+
+
+Unfinished = tuple[Task, str]
+"""A task that an earlier process has left, and the instance of the worker to which it was dispatched (empty: to none)."""
 
 
 class Stored(NamedTuple):
@@ -52,19 +66,39 @@ class Stored(NamedTuple):
 
 
 class Journal(Protocol):
-    """Keeps tasks under (owner, id). `id` names this journal to the workers, so that a gateway that comes back can claim its tasks."""
+    """Keeps tasks under (owner, id). `id` names this journal to the workers, so that a gateway that comes back can claim its tasks.
+
+    `first_order`: the orders of new tasks begin there.
+    """
 
     id: str
+    first_order: int
 
-    def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
-        """Keep them all. `done` is called once, now or later, with the keys whose ACCEPT was refused because they were known already;
-        the other records of the tasks that were refused are void, in this batch and in those after it."""
+    @property
+    def full(self) -> bool:
+        """Whether nothing can be accepted, nor sent to a worker, for want of space."""
+
+    def now(self) -> float:
+        """Seconds by the journal's clock: it goes on while no process runs, and is not set with the machine's clock."""
+
+    def commit(self, records: Sequence[Record], done: Callable[[Refused], None]) -> None:
+        """Keep them all. `done` is called once, now or later, with the tasks whose ACCEPT was refused; the other records of these are
+        void, in this batch and in those after it. What a task is (its place, its attempt) is kept as it is at the call."""
 
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
         """What is known of one task, with at most `most` of the events after number `after`. May block."""
 
     def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """The owner's tasks, newest first, as `list` shows them. May block."""
+
+    def unfinished(self) -> list[Unfinished]:
+        """What an earlier process has left, in the order in which it was accepted. May block."""
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """Have this called, in the hub, when it is no longer `full`."""
+
+    def close(self) -> None:
+        """Complete what was begun, and let go of the journal. May block."""
 
 
 class _Entry:
@@ -86,16 +120,20 @@ the task was, and nothing that the collector would look at again."""
 class MemoryJournal:
     """A journal that lasts as long as its process. Finished tasks are kept for `KEPT_FOR`, within `KEPT_TASKS` and `KEPT_BYTES`."""
 
+    first_order = 1
+    full = False
+    now = staticmethod(time.monotonic)
+
     def __init__(self, journal_id: str) -> None:
         self.id = journal_id
         self._entries: dict[Key, _Entry | _Finished] = {}
         self._finished: deque[tuple[float, int, Key]] = deque()
         self._finished_size = 0
 
-    def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
+    def commit(self, records: Sequence[Record], done: Callable[[Refused], None]) -> None:
         """As `Journal.commit`; `done` is called before this returns."""
         entries = self._entries
-        known: set[Key] = set()
+        known: dict[Key, HandoffError | None] = {}
         for kind, task, seq, line, final, _ in records:
             if task is None or task.key in known:
                 continue
@@ -109,10 +147,10 @@ class MemoryJournal:
                     self._finish(task, entry)
             elif kind is Kind.ACCEPT:
                 if task.key in entries:
-                    known.add(task.key)
+                    known[task.key] = None
                 else:
                     entries[task.key] = _Entry(task)
-        done(frozenset(known) if known else _NOTHING)
+        done(known or ALL_ACCEPTED)
         self._forget()
 
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
@@ -133,6 +171,16 @@ class MemoryJournal:
     def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """As `Journal.recent`."""
         return list(itertools.islice(self._of(owner), limit))
+
+    def unfinished(self) -> list[Unfinished]:
+        """Nobody has left anything here."""
+        return []
+
+    def on_room(self, call: Callable[[], None]) -> None:
+        """It is never full."""
+
+    def close(self) -> None:
+        """It goes with its process."""
 
     def _of(self, owner: str) -> Iterator[dict[str, Any]]:
         for entry in reversed(self._entries.values()):
@@ -157,5 +205,4 @@ class MemoryJournal:
             del self._entries[key]
 
 
-_NOTHING: frozenset[Key] = frozenset()
 _number = operator.itemgetter(0)

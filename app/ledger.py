@@ -11,7 +11,7 @@ from typing import Any
 
 from app.errors import Cancelled, HandoffError, Unavailable
 from app.fairness import FairQueue
-from app.journal import Journal, Kind, Record
+from app.journal import Journal, Kind, Record, Refused
 from app.link import Link, LinkConnection
 from app.messages import Event, State, accepted_line, ending_line, event_line
 from app.places import Places
@@ -28,7 +28,8 @@ class Ledger:
         self.journal = journal
         self.live: dict[Key, Task] = {}
         self.queue = FairQueue()
-        self.next_order = itertools.count().__next__
+        self.next_order = itertools.count(journal.first_order).__next__
+        self._next_dispatch = itertools.count(int(journal.now() * 1e6)).__next__  # higher than any before, also after a restart
         self._places = places
         self._turn = turn
         self._loop = loop
@@ -36,6 +37,7 @@ class Ledger:
         self._timers: dict[Task, Any] = {}
         self._turn_due = False
         self._holding = False
+        journal.on_room(self.turn)
 
     @property
     def waiting(self) -> int:
@@ -56,9 +58,16 @@ class Ledger:
         if not task.final_only:
             self._record((Kind.EVENT, task, 1, accepted_line(task.id, task.position), False, None))
         if delay:
-            self._later(delay, task)
+            self._wait(delay, task)
         else:
             self._queue(task)
+
+    def restore(self, task: Task) -> None:
+        """A task that an earlier process has left, and that no worker has: let it wait again, for its time or for a place."""
+        if task.due > self.journal.now():
+            self._wait(task.due - self.journal.now(), task)
+        else:
+            self._become_due(task)
 
     def said(self, task: Task, seq: int, line: bytes, final: bool, connection: LinkConnection) -> None:
         """An event that a worker reported; `task` has its new state already."""
@@ -100,6 +109,7 @@ class Ledger:
         if task.advance(Event.RETURNED):
             task.attempt -= 1
             self.release(task)
+            self._record((Kind.MOVE, task, 0, b"", False, None))
             if not task.cancelling or not self.cancel_queued(task):
                 self._queue(task)
 
@@ -128,9 +138,13 @@ class Ledger:
 
     # The queue.
 
+    @property
+    def _stands_still(self) -> bool:
+        return self._holding or self.journal.full
+
     def _queue(self, task: Task) -> None:
         """Let it wait; where nobody else does and there is a place, it need not."""
-        if not self.queue.size and not self._holding and (link := self._places.find(task.function)) is not None:
+        if not self.queue.size and not self._stands_still and (link := self._places.find(task.function)) is not None:
             self._place(task, link)
         else:
             task.queued = True
@@ -141,6 +155,7 @@ class Ledger:
         task.queued = False
         task.advance(Event.DISPATCHED)
         task.attempt += 1
+        task.dispatch = self._next_dispatch()
         self._places.take(task, link)
         self._batch.append((Kind.DISPATCH, task, 0, b"", False, link))
 
@@ -152,11 +167,19 @@ class Ledger:
             self._timers.pop(task).close()
 
     def _later(self, seconds: float, task: Task) -> None:
+        self._wait(seconds, task)
+        self._record((Kind.MOVE, task, 0, b"", False, None))
+
+    def _wait(self, seconds: float, task: Task) -> None:
+        task.due = self.journal.now() + seconds
         timer = self._timers[task] = self._loop.timer(seconds)
         timer.start(self._due, task)
 
     def _due(self, task: Task) -> None:
         self._timers.pop(task).close()
+        self._become_due(task)
+
+    def _become_due(self, task: Task) -> None:
         if task.state is State.RETRYING:
             task.advance(Event.DUE)
         self._queue(task)
@@ -179,7 +202,7 @@ class Ledger:
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
-        if self._holding:
+        if self._stands_still:
             return
         queue, places = self.queue, self._places
         for function in queue.held_back:
@@ -189,12 +212,12 @@ class Ledger:
 
     # After the commit.
 
-    def _committed(self, batch: list[Record], known: frozenset[Key]) -> None:
+    def _committed(self, batch: list[Record], refused: Refused) -> None:
         acknowledging = set()
         for kind, task, seq, line, final, link in batch:
-            if known and task is not None and task.key in known:
+            if refused and task is not None and task.key in refused:
                 if kind is Kind.ACCEPT:
-                    self._known_already(task)
+                    self._refused(task, refused[task.key])
                 continue
             if kind is Kind.DISPATCH:
                 self._send(task, link)
@@ -236,8 +259,8 @@ class Ledger:
         if task.cancelling:
             link.cancel(task)
 
-    def _known_already(self, task: Task) -> None:
-        """The journal has had this key before: this was no new task, and whoever submitted it is shown the old one."""
+    def _refused(self, task: Task, why: HandoffError | None) -> None:
+        """It is no task: the journal cannot keep it, or has had this key before, and whoever submitted it is shown the old one."""
         self._leave_queue(task)
         task.state = State.CANCELLED
         if task.link is not None:
@@ -246,4 +269,7 @@ class Ledger:
             del self.live[task.key]
         watchers, task.watchers = task.watchers, []
         for watcher in watchers:
-            watcher.already_known()
+            if why is None:
+                watcher.already_known()
+            else:
+                watcher.refused(why)

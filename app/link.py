@@ -36,6 +36,7 @@ class Offer(NamedTuple):
     retryable: bool
     attempts: int
     backoff: float
+    durable: bool
 
     @classmethod
     def of(cls, entry: dict[str, Any]) -> "Offer":
@@ -48,6 +49,7 @@ class Offer(NamedTuple):
             options.get("retryable", False),
             options.get("attempts", 1),
             options.get("backoff", 1.0),
+            options.get("durable", True),
         )
 
 
@@ -97,18 +99,19 @@ class LinkConnection:
 
 
 class Link:
-    """A worker process. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again."""
+    """A worker process. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again. One that an
+    earlier gateway knew is `remembered` until it is met: nothing but its instance is known of it."""
 
-    def __init__(self, description: dict[str, Any], local: bool) -> None:
-        self.instance: str = description["instance"]
-        self.short_name: str = description["name"]
-        self.pid: int = description["pid"]
-        self.name = f"{self.short_name} (pid {self.pid})"
-        self.slots: int = description["slots"]
-        self.process_slots: int = description["process_slots"]
-        self.siblings: int = description["siblings"]
-        self.catalogue: list[dict[str, Any]] = description["functions"]
-        self.offers = {offer.name: offer for offer in map(Offer.of, self.catalogue)}
+    def __init__(self, instance: str, local: bool) -> None:
+        self.instance = instance
+        self.short_name = ""
+        self.pid = 0
+        self.name = f"the worker {instance[:8]}"
+        self.slots = 0
+        self.process_slots = 0
+        self.siblings = 1
+        self.catalogue: list[dict[str, Any]] = []
+        self.offers: dict[str, Offer] = {}
         self.local = local
         self.tasks: dict[str, Task] = {}
         self.used = 0
@@ -122,6 +125,22 @@ class Link:
         self.stale = False
         self.resting = False
 
+    @property
+    def remembered(self) -> bool:
+        """Whether it was not met yet."""
+        return not self.pid
+
+    def describe(self, description: dict[str, Any]) -> None:
+        """What it tells of itself. Raises `KeyError` or `TypeError` where it does not tell what it should."""
+        self.short_name = description["name"]
+        self.slots = description["slots"]
+        self.process_slots = description["process_slots"]
+        self.siblings = description["siblings"]
+        self.catalogue = description["functions"]
+        self.offers = {offer.name: offer for offer in map(Offer.of, self.catalogue)}
+        self.pid = description["pid"]
+        self.name = f"{self.short_name} (pid {self.pid})"
+
     def send(self, line: bytes) -> None:
         """Queue a line. Raises `Unavailable` while there is no connection."""
         if self.connection is None:
@@ -131,7 +150,7 @@ class Link:
     def claim(self, journal: str) -> None:
         """The first lines on a new connection: who we are, which tasks we believe to be there, and which of them are to be cancelled."""
         sent = [task for task in self.tasks.values() if task.sent]
-        self.send(encode_line({"claim": [[task.id, task.attempt, task.kept] for task in sent], "journal": journal}))
+        self.send(encode_line({"claim": [[task.id, task.attempt, task.kept, task.dispatch] for task in sent], "journal": journal}))
         for task in sent:
             if task.cancelling:
                 self.cancel(task)

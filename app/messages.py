@@ -110,6 +110,7 @@ class Submit(NamedTuple):
     cancel_on_disconnect: bool = False
     attempt: int = 0
     seq: int = 0
+    dispatch: int = 0
 
 
 _SUBMIT_KEYS = frozenset({"id", "function", "args", "events", "priority", "delay", "on_disconnect"})
@@ -131,13 +132,14 @@ def read_submit(message: dict[str, Any]) -> Submit:
 
 
 def read_placed(message: dict[str, Any]) -> Submit:
-    """A submit that a gateway sent to a worker: with its attempt and the number of its last event, its options followed already."""
+    """A submit that a gateway sent to a worker: with its attempt, the number of its last event and that of its dispatch; its options were
+    followed already."""
     function, args = _read_call(message)
     task_id = check_id(message.get("id"))
-    attempt, seq = message["attempt"], message.get("seq")
-    if type(attempt) is not int or type(seq) is not int or attempt < 1 or seq < 0:
-        raise BadRequest('"attempt" and "seq" want whole numbers')
-    return Submit(task_id, function, args, message.get("events") == "final", attempt=attempt, seq=seq)
+    attempt, seq, dispatch = message["attempt"], message.get("seq"), message.get("dispatch")
+    if type(attempt) is not int or type(seq) is not int or type(dispatch) is not int or attempt < 1 or seq < 0:
+        raise BadRequest('"attempt", "seq" and "dispatch" want whole numbers')
+    return Submit(task_id, function, args, message.get("events") == "final", attempt=attempt, seq=seq, dispatch=dispatch)
 
 
 def _read_call(message: dict[str, Any]) -> tuple[str, dict[str, Any] | list[Any] | None]:

@@ -69,9 +69,19 @@ class Pool:
         """Look for workers from now on."""
         self._listener = listener
         self._greenlets.append(gevent.spawn(self._check))
+        for link in self.links.values():
+            self._greenlets.append(gevent.spawn(self._find_again, link))
         if self._rundir is not None:
             self._greenlets.append(gevent.spawn(self._look, self._rundir))
         self._greenlets += [gevent.spawn(self._dial, address) for address in self._addresses]
+
+    def remember(self, instance: str) -> Link:
+        """A worker that an earlier process sent tasks to: it is looked for, and given up where it is not found."""
+        link = self.links.get(instance)
+        if link is None:
+            link = self.links[instance] = Link(instance, local=self._rundir is not None)
+            link.lost_at = time.monotonic()
+        return link
 
     def stop(self) -> None:
         """Let go of every worker; what they run goes on there."""
@@ -98,8 +108,10 @@ class Pool:
         assert self._listener is not None
         self._listener.on_room()
 
-    def _count(self) -> None:
+    def _count(self, met: Link | None = None) -> None:
         self.places.count([link for link in self.links.values() if link.connection is not None and not link.stale])
+        if met is not None:
+            self.places.take_back(met)  # before its free slots are given away
         self._room()
 
     # Local workers: a socket each in the run directory.
@@ -129,9 +141,24 @@ class Pool:
             return
         finally:
             self._connecting.discard(instance)
-        while link is not None and self.links.get(instance) is link:
+        if link is not None:
+            self._keep(link, address)
+
+    def _find_again(self, link: Link) -> None:
+        """One that is remembered: a local worker is there, or it is gone; one elsewhere may be met at any of the addresses."""
+        if self._rundir is not None:
+            self._keep(link, self._rundir.address(link.instance))
+            return
+        gevent.sleep(LEASE)
+        if link.remembered:
+            link.end = f"was not found again within {LEASE:g} s"
+            self._give_up(link)
+
+    def _keep(self, link: Link, address: Address) -> None:
+        """Read what it says, and find it again when its connection is lost, until it is given up."""
+        while self.links.get(link.instance) is link:
             self._read(link)
-            self._come_back(link, address, 0.0)
+            self._come_back(link, address)
 
     # Workers elsewhere: as many processes behind one address as it says, each met by chance.
 
@@ -149,7 +176,7 @@ class Pool:
             wait, tries = _BACK_OFF[0], tries + 1
             if link is not None:
                 tries, siblings = 0, link.siblings
-                gevent.spawn(self._keep_remote, link, address)
+                gevent.spawn(self._keep, link, address)
             if tries > 2 * siblings:
                 tries = 0
                 self._rest(address, siblings)
@@ -164,21 +191,19 @@ class Pool:
     def _met_at(self, address: Address) -> int:
         return sum(link.address == address and link.connection is not None for link in self.links.values())
 
-    def _keep_remote(self, link: Link, address: Address) -> None:
-        while self.links.get(link.instance) is link:
-            self._read(link)
-            self._come_back(link, address, LEASE)
-
     def _meet(self, address: Address, local: bool) -> Link | None:
         """Connect and ask who is there; None where that is somebody already met. Raises `Unavailable`."""
         connection = TaskConnection(address)
         try:
             description = connection.request({"describe": True})["describe"]
-            link = self.links.get(description["instance"])
+            instance = description["instance"]
+            link = self.links.get(instance)
             if link is not None and link.connection is not None:
                 connection.close()
                 return None
-            met, link = link is None, link or Link(description, local)
+            met = link is None or (link.remembered and not local)
+            link = link or Link(instance, local)
+            link.describe(description)
         except (KeyError, TypeError) as error:
             connection.close()
             raise Unavailable(f"{address} does not answer as a worker does") from error
@@ -191,7 +216,7 @@ class Pool:
         link.stale, link.asked_at = False, 0.0
         link.claim(self._journal)
         log.info("link-up: %s at %s", link.name, address)
-        self._count()
+        self._count(link)
         self.met.set()
         return link if met else None
 
@@ -203,14 +228,14 @@ class Pool:
             link.lost_at = time.monotonic()
             self._count()
 
-    def _come_back(self, link: Link, address: Address, patience: float) -> None:
+    def _come_back(self, link: Link, address: Address) -> None:
         """Find the process again after its connection was lost; give it up where nobody is there, or not in time."""
         wait = _BACK_OFF[0]
         while self.links.get(link.instance) is link:
             nobody = self._nobody_there(address, link.local)
             if link.connection is not None:
                 return
-            if nobody or time.monotonic() - link.lost_at >= patience:
+            if nobody or time.monotonic() - link.lost_at >= LEASE:
                 self._give_up(link)
                 return
             gevent.sleep(wait)
@@ -223,7 +248,7 @@ class Pool:
         except HandoffError as error:
             return _is_refused(error)
         if link is not None:  # somebody new, in the place of the one that was lost, perhaps
-            gevent.spawn(self._keep_remote, link, address)
+            gevent.spawn(self._keep, link, address)
         return False
 
     def _give_up(self, link: Link) -> None:

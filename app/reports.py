@@ -10,7 +10,7 @@ from typing import Any
 from app import wire
 from app.errors import Crashed, HandoffError, Interrupted
 from app.ledger import Ledger
-from app.link import Link, LinkConnection, Offer
+from app.link import Link, LinkConnection
 from app.messages import EVENTS, FINAL_EVENTS, Event, State, read_event
 from app.pool import Pool
 from app.task import Task
@@ -90,20 +90,19 @@ class Reports:
         if not task.sent:
             self._ledger.put_back(task)
             return
-        offer = link.offers[task.function]
         details = {"stack": link.last_words} if link.last_words else {}
-        if not offer.retryable:
+        if task.attempts == 1:
             why = f"{why}; it may or may not have taken effect, and is not declared retryable"
             self._end(task, Event.INTERRUPTED, Interrupted(why, **details))
-        elif task.attempt >= offer.attempts:
-            self._end(task, Event.FAILED, Crashed(f"{why}; that was attempt {task.attempt} of {offer.attempts}", **details))
+        elif task.attempt >= task.attempts:
+            self._end(task, Event.FAILED, Crashed(f"{why}; that was attempt {task.attempt} of {task.attempts}", **details))
         else:
-            self._ledger.retry(task, _back_off(offer, task.attempt), Crashed(why, **details))
+            self._ledger.retry(task, _back_off(task.backoff, task.attempt), Crashed(why, **details))
 
     def _end(self, task: Task, event: Event, error: HandoffError) -> None:
         log.warning("task-%s: %s: %s", event.value, task.function, error.message, extra={"task": task.id})
         self._ledger.end(task, event, error)
 
 
-def _back_off(offer: Offer, attempt: int) -> float:
-    return float(min(offer.backoff * 2 ** min(attempt - 1, 20), MAX_BACK_OFF) * random.uniform(0.75, 1.25))
+def _back_off(base: float, attempt: int) -> float:
+    return float(min(base * 2 ** min(attempt - 1, 20), MAX_BACK_OFF) * random.uniform(0.75, 1.25))

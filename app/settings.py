@@ -17,6 +17,7 @@ from app.errors import SettingsError
 
 KIB, MIB = 1024, 1024 * 1024
 DEFAULT_FILE = "handoff.toml"
+DURABILITIES = ("full", "normal", "off")
 MOST_PROCESSES = 1024
 SHORTEST_LINE = 4 * KIB
 """A gateway's own lines to its workers must fit."""
@@ -32,6 +33,8 @@ class Settings:
     concurrency: int
     process_slots: int
     data_dir: Path
+    durability: str
+    retention: float
     pool: tuple[Address, ...]
     tasks: tuple[str, ...]
     task: tuple[str, ...]
@@ -113,6 +116,12 @@ def _level(text: str) -> str:
     return text.lower()
 
 
+def _durability(text: str) -> str:
+    if text.lower() not in DURABILITIES:
+        raise ValueError
+    return text.lower()
+
+
 def _text(text: str) -> str:
     if any(not character.isprintable() for character in text):
         raise ValueError
@@ -142,6 +151,7 @@ SOME_SECONDS = Kind(_some_seconds, "a number of seconds above 0", "SECONDS")
 LINE_SIZE = Kind(_line_size, "4KiB or more", "BYTES")
 SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
 SWITCH = Kind(_switch, "yes or no", "YES|NO")
+DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
@@ -191,7 +201,9 @@ TABLE = (
     Setting("workers", FEW, str(len(os.sched_getaffinity(0))), "worker processes (default: one a CPU)"),
     Setting("concurrency", POSITIVE, "100", "tasks at once in one worker process"),
     Setting("process_slots", COUNT, "1", "tasks at once that run in processes of their own, a worker"),
-    Setting("data_dir", PATH, "var", "run directory, outbox"),
+    Setting("data_dir", PATH, "var", "journal, run directory, outbox"),
+    Setting("durability", DURABILITY, "full", "full: what is accepted survives a power cut; normal: a crash; off: nothing"),
+    Setting("retention", SOME_SECONDS, "86400", "how long a finished task is kept, and its id known"),
     Setting("pool", ADDRESS, "", "workers elsewhere that the gateway uses; `start` then runs local workers only with --workers", many=True),
     Setting("tasks", TEXT, "", "modules to load tasks from, besides those that come with it", many=True),
     Setting("task", TEXT, "", "functions that become tasks as they are, as MODULE:FUNCTION", many=True),

@@ -5,6 +5,7 @@ import time
 from typing import Any, Protocol
 
 from app import wire
+from app.errors import HandoffError
 from app.messages import TRANSITIONS, Event, State, Submit
 
 Key = str
@@ -20,17 +21,31 @@ class Watcher(Protocol):
     def already_known(self) -> None:
         """The journal had a task of this key before: whatever there is to tell is to be read from there. Called in the hub."""
 
+    def refused(self, error: HandoffError) -> None:
+        """It was not accepted after all: it could not be kept. Called in the hub."""
+
 
 class Task:
-    """`seq` is the number of the last event, `kept` of the last that is in the journal; `queued` says whether it stands in the queue (or
-    waits for its time), `link` is the worker that has it, and `sent` whether anything of it may have left for there. Times are of the
-    monotonic clock but for `accepted_at`."""
+    """`seq` is the number of the last event, `kept` of the last that is in the journal; `queued` says whether it stands in the queue,
+    `link` is the worker that has it, and `sent` whether anything of it may have left for there.
+
+    `order` is the task's number in its journal; `dispatch` the number of its last dispatch: each is higher than all before it. `attempts`
+    (1: never started twice) and `backoff` (seconds) are what its function declared when it was accepted. `due` is when its time comes, by
+    the journal's clock; `accepted_at` is in seconds since 1970. `slot` says which kind of slot it is counted in; `ticket` is its place
+    among all that were ever queued. `durable`: it goes to the disk. `ends_with_client`: it is cancelled where its submitter is gone.
+    """
 
     __slots__ = (
         "accepted_at",
         "args",
         "attempt",
+        "attempts",
+        "backoff",
         "cancelling",
+        "dispatch",
+        "due",
+        "durable",
+        "ends_with_client",
         "final_only",
         "function",
         "id",
@@ -45,7 +60,9 @@ class Task:
         "queued",
         "sent",
         "seq",
+        "slot",
         "state",
+        "ticket",
         "watchers",
     )
 
@@ -57,6 +74,7 @@ class Task:
         self.function = submit.function
         self.args = args
         self.final_only = submit.final_only
+        self.ends_with_client = submit.cancel_on_disconnect
         self.priority = submit.priority
         self.order = order
         self.position = 0
@@ -64,6 +82,13 @@ class Task:
         self.seq = 1  # the number of `accepted`
         self.kept = 0
         self.attempt = 0
+        self.attempts = 1
+        self.backoff = 0.0
+        self.durable = True
+        self.dispatch = 0
+        self.due = 0.0
+        self.slot = ""
+        self.ticket = 0
         self.link: Any = None
         self.queued = False
         self.sent = False
@@ -85,12 +110,13 @@ class Task:
 
     def line(self) -> bytes:
         """What is sent to a worker."""
-        return b'{"id":"%b","function":"%b","args":%b,"attempt":%d,"seq":%d%b}\n' % (
+        return b'{"id":"%b","function":"%b","args":%b,"attempt":%d,"seq":%d,"dispatch":%d%b}\n' % (
             self.id.encode(),
             self.function.encode(),
             self.args,
             self.attempt,
             self.seq,
+            self.dispatch,
             b',"events":"final"' if self.final_only else b"",
         )
 

@@ -3,7 +3,9 @@
 To add an engine: a function here that opens one, in `ENGINES`.
 """
 
+import itertools
 import random
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +15,8 @@ from typing import Any
 import gevent
 from gevent.event import AsyncResult
 
-from app.journal import Journal, Kind, MemoryJournal, Record, Stored
+from app.durable import DurableJournal
+from app.journal import Journal, Kind, MemoryJournal, Record, Refused, Stored, Unfinished
 from app.messages import Event, Submit, accepted_line, event_line
 from app.task import Key, Task
 
@@ -26,13 +29,19 @@ class DelayedJournal:
 
     def __init__(self, inner: Journal, seed: int = 0, longest: float = LONGEST_DELAY) -> None:
         self.id = inner.id
+        self.first_order = inner.first_order
+        self.full = inner.full
+        self.now = inner.now
+        self.unfinished: Callable[[], list[Unfinished]] = inner.unfinished
+        self.on_room = inner.on_room
+        self.close = inner.close
         self._inner = inner
         self._random = random.Random(seed)
         self._longest = longest
-        self._pending: deque[tuple[Sequence[Record], Callable[[frozenset[Key]], None]]] = deque()
+        self._pending: deque[tuple[Sequence[Record], Callable[[Refused], None]]] = deque()
         self._timer: Any = None
 
-    def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
+    def commit(self, records: Sequence[Record], done: Callable[[Refused], None]) -> None:
         """As `Journal.commit`; nothing is kept, and nothing can be read, before it is complete."""
         self._pending.append((tuple(records), done))
         if self._timer is None:
@@ -75,7 +84,21 @@ def open_delayed(path: Path) -> Iterator[Journal]:
     yield DelayedJournal(MemoryJournal("journal"), seed=random.randrange(1 << 30))
 
 
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[Journal]]] = {"memory": open_memory, "delayed": open_delayed}
+@contextmanager
+def open_durable(path: Path) -> Iterator[DurableJournal]:
+    """On the disk, in a directory of its own."""
+    with tempfile.TemporaryDirectory() as room:
+        journal = DurableJournal(Path(room), "normal", 3600.0, 0.0)
+        yield journal
+        journal.close()
+
+
+ENGINES: dict[str, Callable[[Path], AbstractContextManager[Journal]]] = {
+    "memory": open_memory,
+    "delayed": open_delayed,
+    "durable": open_durable,
+}
+_next_order = itertools.count(1).__next__
 
 
 # Tasks and records as dispatch makes them.
@@ -83,7 +106,7 @@ ENGINES: dict[str, Callable[[Path], AbstractContextManager[Journal]]] = {"memory
 
 def make_task(task_id: str, owner: str = "", function: str = "echo", args: bytes = b"{}", final_only: bool = False) -> Task:
     """A task that was just submitted."""
-    return Task(owner, owner, Submit(task_id, function, None, final_only), args, 0)
+    return Task(owner, owner, Submit(task_id, function, None, final_only), args, _next_order())
 
 
 def accept(task: Task) -> Record:
@@ -108,7 +131,6 @@ def ended(task: Task, seq: int, event: Event = Event.SUCCEEDED, **fields: Any) -
 
 def commit(journal: Journal, *records: Record) -> frozenset[Key]:
     """Commit, and wait until that is complete; the keys that were known already."""
-    complete: AsyncResult[frozenset[Key]] = AsyncResult()
+    complete: AsyncResult[Refused] = AsyncResult()
     journal.commit(records, complete.set)
-    known: frozenset[Key] = complete.get(timeout=10)
-    return known
+    return frozenset(complete.get(timeout=10))

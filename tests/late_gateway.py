@@ -21,7 +21,7 @@ import run  # noqa: E402
 from app import pool  # noqa: E402
 from app.child import Child  # noqa: E402
 from app.gateway import server, websocket  # noqa: E402
-from app.journal import Kind, MemoryJournal, Record  # noqa: E402
+from app.journal import Kind, MemoryJournal, Record, Refused  # noqa: E402
 from app.link import Link  # noqa: E402
 from app.settings import Settings  # noqa: E402
 from app.task import Key, key_of  # noqa: E402
@@ -77,16 +77,16 @@ class LateJournal(DelayedJournal):
         super().__init__(inner, seed, longest)
         self._audit = audit
 
-    def commit(self, records: Sequence[Record], done: Callable[[frozenset[Key]], None]) -> None:
+    def commit(self, records: Sequence[Record], done: Callable[[Refused], None]) -> None:
         """As `Journal.commit`."""
         attempts = [(task.key, task.attempt) for kind, task, *_ in records if kind is Kind.DISPATCH and task is not None]
         super().commit(records, functools.partial(self._completed, attempts, done))
 
-    def _completed(self, attempts: list[tuple[Key, int]], done: Callable[[frozenset[Key]], None], known: frozenset[Key]) -> None:
+    def _completed(self, attempts: list[tuple[Key, int]], done: Callable[[Refused], None], refused: Refused) -> None:
         for key, attempt in attempts:
-            if key not in known:
+            if key not in refused:
                 self._audit.dispatched(key, attempt)
-        done(known)
+        done(refused)
 
 
 def _watched(original: Callable[..., None], check: Callable[[bytes], None]) -> Callable[..., None]:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
     setattr(Link, "send", _watched(Link.send, audit.to_worker))  # noqa: B010
     setattr(websocket.Connection, "queue", _watched(websocket.Connection.queue, audit.to_client))  # noqa: B010
     setattr(run, "run_gateway", _serve)  # noqa: B010
-    return run.main(["gateway", *others])
+    return run.main(["gateway", "--durability", "off", *others])
 
 
 def _serve(chosen: Settings, child: Child) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app import journal as journal_module
-from app.journal import Journal, Kind, MemoryJournal, Record
+from app.journal import Journal, Kind, MemoryJournal, Record, Refused
 from app.messages import Event, accepted_line
 from app.task import Key, Task, key_of
 from tests.harness import wait_until
@@ -70,7 +70,7 @@ def test_nothing_of_a_batch_can_be_read_before_it_is_complete_and_all_of_it_then
 
 
 def test_a_commit_may_follow_from_a_commit(journal: Journal) -> None:
-    task, finished = make_task("a"), list[frozenset[Key]]()
+    task, finished = make_task("a"), list[Refused]()
     journal.commit([accept(task), accepted(task)], lambda _: journal.commit([ended(task, 2)], finished.append))
     wait_until(lambda: gevent.sleep(0.002) or finished)
     assert numbers(journal, task.key) == [1, 2]
@@ -105,10 +105,10 @@ def test_a_task_that_was_refused_leaves_nothing_behind_later_either(journal: Jou
     """Somebody may cancel it before the commit that refuses it is complete."""
     old, new = make_task("a"), make_task("a")
     commit(journal, *story(old, 3))
-    refused: list[frozenset[Key]] = []
+    refused: list[Refused] = []
     journal.commit([accept(new)], refused.append)
     commit(journal, ended(new, 4, Event.CANCELLED))
-    assert refused == [{old.key}]
+    assert refused == [{old.key: None}]
     assert numbers(journal, old.key) == [1, 2, 3]
 
 
@@ -172,7 +172,7 @@ def test_ones_own_tasks_newest_first(journal: Journal) -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(2, 5)), max_size=20), st.integers(0, 1 << 30))
 @settings(max_examples=30, deadline=None)
 def test_however_records_are_cut_into_batches_each_task_has_its_own_story(submits: list[tuple[int, int]], seed: int) -> None:
-    """Against plain dictionaries, for every engine that needs no directory."""
+    """Against plain dictionaries, for every engine."""
     cut = random.Random(seed)
     for engine in ENGINES.values():
         with engine(Path("/nonexistent")) as journal:

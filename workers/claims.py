@@ -1,15 +1,19 @@
 """A gateway as a worker knows it: by its journal's id, not by its connection. Its tasks run on when the connection is lost, and what was
 said of them is kept until it is acknowledged, or too old, or too much.
 
+A task that is claimed and not here never came, was sent back unbegun, or was here once. In the first two cases it has not begun, and that
+is said. The numbers of the dispatches tell them from the third: they come in rising order, so what is above the last one has not come.
+
 What the lines say is made in `workers/attempt.py`; the connection that carries them is in `workers/connection.py`.
 """
 
+import math
 import time
 from collections import deque
 from typing import Any
 
-from app.errors import BadRequest, HandoffError, UnknownTask
-from app.messages import FINAL_STATES, Event, State, check_id, ending_line, final_line
+from app.errors import BadRequest, Busy, HandoffError, UnknownTask
+from app.messages import FINAL_STATES, Event, State, check_id, ending_line, event_line, final_line
 from app.outbox import Outbox
 from app.wire import encode_line
 from workers.attempt import Attempt
@@ -20,35 +24,59 @@ KEPT_FOR = 60.0
 
 KEPT_BYTES = 8 * 1024 * 1024
 
+MOST_JOURNALS = 1000
+MOST_RETURNED = 10_000
+"""So many of the last tasks that were sent back unbegun are remembered, for each gateway."""
+
+Claim = tuple[str, int, int, int]
+"""A task that a gateway believes to be here: id, attempt, the number of its last event that is in the journal, that of its dispatch."""
+
 Key = tuple[str, int]
 
 
 class Claimant:
-    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged."""
+    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged; `last` is the
+    highest dispatch that came."""
 
-    def __init__(self, journal: str) -> None:
+    def __init__(self, journal: str, last: float) -> None:
         self.journal = journal
+        self.last = last
+        self._returned: dict[Key, None] = {}
         self.attempts: dict[Key, Attempt] = {}
         self._outbox: Outbox | None = None
         self._sent: deque[Attempt | None] = deque()
         self._lost_at = 0.0
         self._kept = 0
 
-    def attach(self, outbox: Outbox, claims: list[Any]) -> None:
-        """A new connection of this gateway. `claims` lists what it believes to be here, as `[id, attempt, seq]`: whatever came after `seq`
-        is said again; what is not here is refused with `unknown_task`; what is not listed is nobody's any more."""
+    def attach(self, outbox: Outbox, claims: list[Claim]) -> None:
+        """A new connection of this gateway; what is still read from the one before counts no more. `claims` lists what it believes to be
+        here: whatever came after `seq` is said again; what never began is returned; what is not here any more is refused with
+        `unknown_task`; what is not listed is nobody's."""
         self._outbox = outbox
         self._sent.clear()
-        listed = {(task_id, attempt): seq for task_id, attempt, seq in claims}
+        listed = {(task_id, attempt) for task_id, attempt, _, _ in claims}
         for key in [key for key in self.attempts if key not in listed]:
             self._disown(key)
-        for key, seq in listed.items():
-            attempt = self.attempts.get(key)
-            if attempt is None:
-                outbox.put(encode_line({"id": key[0], "attempt": key[1], "error": UnknownTask(key[0]).as_wire()}))
-            else:
+        for task_id, number, seq, dispatch in claims:
+            attempt = self.attempts.get((task_id, number))
+            if attempt is not None:
                 self._say_again(attempt, seq)
+            elif dispatch > self.last or (task_id, number) in self._returned:
+                outbox.put(event_line(task_id, Event.RETURNED, seq, number) + b"\n")
+            else:
+                outbox.put(encode_line({"id": task_id, "attempt": number, "error": UnknownTask(task_id).as_wire()}))
         self._kept = 0
+
+    def speaks_on(self, outbox: Outbox) -> bool:
+        """Whether this is the gateway's last connection. On one before it nothing may be begun: the gateway has been told that it was
+        not."""
+        return self._outbox is outbox
+
+    def has_returned(self, task_id: str, attempt: int) -> None:
+        """It is sent back unbegun: whoever claims it, because that line was lost, is told so again."""
+        self._returned[task_id, attempt] = None
+        if len(self._returned) > MOST_RETURNED:
+            del self._returned[next(iter(self._returned))]
 
     def lose(self, outbox: Outbox) -> None:
         """The connection ended; unless another has taken its place already, events are kept from now on."""
@@ -60,11 +88,15 @@ class Claimant:
 
     def hold(self, attempt: Attempt) -> None:
         """A task of this gateway is about to be run."""
-        self.attempts[attempt.id, attempt.attempt] = attempt
+        key = attempt.id, attempt.attempt
+        self.attempts[key] = attempt
+        if self._returned:
+            self._returned.pop(key, None)
 
     def refuse(self, task_id: str, seq: int, attempt: int, error: HandoffError) -> None:
         """End a task that cannot even begin (an unknown function, wrong arguments): for the gateway it was accepted, so this is its
         report."""
+        self.has_returned(task_id, attempt)  # where the report is lost: sent again, it comes to the same
         if self._outbox is not None:
             self._outbox.put(ending_line(task_id, Event.FAILED, seq + 1, attempt, error) + b"\n")
             self._sent.append(None)
@@ -107,7 +139,7 @@ class Claimant:
             self._outbox.wait_open(FAR_BEHIND)
 
     def expire(self) -> bool:
-        """Forget what is too old; whether this gateway can be forgotten as a whole."""
+        """Forget what is too old; whether nothing of this gateway is left but how far it had come."""
         if self._outbox is None and time.monotonic() - self._lost_at > KEPT_FOR:
             for key in list(self.attempts):
                 self._disown(key)
@@ -163,13 +195,51 @@ def _over(attempt: Attempt) -> bool:
     return attempt.state in FINAL_STATES or attempt.state is State.RETRYING
 
 
-def checked_claims(claims: Any) -> list[tuple[str, int, int]]:
-    """What a gateway claims, as `[id, attempt, seq]` each; raises `BadRequest`."""
+class Claimants:
+    """The gateways that this process has met, by their journals' ids."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Claimant] = {}
+        self._begin_at: float = -1
+
+    def of(self, journal: str) -> Claimant:
+        """The gateway that has this journal. Raises `Busy` where there are too many."""
+        claimant = self._known.get(journal)
+        if claimant is None:
+            self._make_room()
+            claimant = self._known[journal] = Claimant(journal, self._begin_at)
+        return claimant
+
+    def expire(self) -> None:
+        """Forget what is too old."""
+        for claimant in self._known.values():
+            claimant.expire()
+
+    @property
+    def unacknowledged(self) -> bool:
+        """Whether some gateway is there that has reports to acknowledge yet."""
+        return any(claimant.unacknowledged for claimant in self._known.values())
+
+    def _make_room(self) -> None:
+        """Once one was forgotten, nobody new can be told that something never came: it may be the one that was forgotten."""
+        if len(self._known) >= MOST_JOURNALS:
+            forgettable = next((claimant for claimant in self._known.values() if claimant.expire()), None)
+            if forgettable is None:
+                raise Busy(f"{MOST_JOURNALS} gateways are known here already", 5.0)
+            del self._known[forgettable.journal]
+            self._begin_at = math.inf
+
+
+def checked_claims(claims: Any) -> list[Claim]:
+    """What a gateway claims, as `[id, attempt, seq, dispatch]` each; raises `BadRequest`."""
     if type(claims) is not list:
-        raise BadRequest('"claim" wants an array of [id, attempt, seq]')
+        raise BadRequest(_WANTED)
     checked = []
     for claim in claims:
-        if type(claim) is not list or [type(part) for part in claim] != [str, int, int]:
-            raise BadRequest('"claim" wants an array of [id, attempt, seq]')
-        checked.append((check_id(claim[0]), claim[1], claim[2]))
+        if type(claim) is not list or [type(part) for part in claim] != [str, int, int, int]:
+            raise BadRequest(_WANTED)
+        checked.append((check_id(claim[0]), claim[1], claim[2], claim[3]))
     return checked
+
+
+_WANTED = '"claim" wants an array of [id, attempt, seq, dispatch]'

@@ -144,6 +144,8 @@ class Connection:
     def _handle(self, line: bytes) -> None:
         """One line: parse, call, answer; whatever goes wrong is an answer too."""
         message: Any = None
+        if self._claimant is not None and not self._claimant.speaks_on(self._outbox):
+            return  # its gateway has come back on another connection, and was told what had come until then
         try:
             message = wire.decode(line) if self._claimant is None else wire.decode_checked(line)
             if type(message) is not dict:
@@ -190,6 +192,8 @@ class Connection:
     def _submit_placed(self, claimant: Claimant, submit: Submit) -> None:
         """From a gateway: it has counted our slots, and has accepted the task, so a refusal is a report too."""
         house = self._house
+        if submit.dispatch > claimant.last:
+            claimant.last = submit.dispatch
         if (submit.id, submit.attempt) in claimant.attempts:
             raise IdConflict(submit.id)  # never twice, whatever made it come twice
         try:
@@ -199,6 +203,7 @@ class Connection:
             claimant.refuse(submit.id, submit.seq, submit.attempt, error)
             return
         if house.draining or not house.executor.slots.take(spec):
+            claimant.has_returned(submit.id, submit.attempt)
             busy = Busy("all slots of this worker are taken", 0.1).as_wire()
             self._outbox.put(wire.encode_line({"id": submit.id, "attempt": submit.attempt, "error": busy}))
             return
@@ -254,6 +259,7 @@ class Connection:
         attempt = self._attempt(message)
         if self._claimant is not None and self._house.executor.recall(attempt):
             del self._claimant.attempts[attempt.id, attempt.attempt]
+            self._claimant.has_returned(attempt.id, attempt.attempt)
             self._outbox.put(event_line(attempt.id, Event.RETURNED, attempt.seq, attempt.attempt) + b"\n")
 
     def _ack(self, message: dict[str, Any]) -> None:
@@ -268,7 +274,7 @@ class Connection:
         self._outbox.put(wire.encode_line({"pong": message["ping"]}))
 
     def _claim(self, message: dict[str, Any]) -> None:
-        """A gateway: `{"claim": [[id, attempt, seq], …], "journal": id}` is the first that it says on a connection."""
+        """A gateway: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}` is the first that it says on a connection."""
         if self._claimant is not None:
             raise BadRequest('"claim" comes once on a connection')
         journal, claims = check_id(message.get("journal")), checked_claims(message["claim"])

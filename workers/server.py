@@ -21,7 +21,7 @@ from app import collector
 from app.rundir import RunDirectory, stack_name
 from app.settings import Settings
 from app.turn import Turn
-from workers.claims import Claimant
+from workers.claims import Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
 from workers.process import ProcessPool
@@ -57,7 +57,7 @@ class Worker:
         slots = Slots(settings.concurrency, settings.process_slots)
         self.executor = Executor(self.loop, slots, self._processes, name, str(settings.data_dir), settings.max_result, settings.tracebacks)
         self._watchdog = Watchdog(self.loop, settings.hang_limit, settings.run_dir / stack_name(name, os.getpid()))
-        self._claimants: dict[str, Claimant] = {}
+        self._claimants = Claimants()
         self._connections: set[Connection] = set()
         self._stop = Signal()
         self._fast = False
@@ -85,7 +85,7 @@ class Worker:
 
     def claimant(self, journal: str) -> Claimant:
         """The gateway that has this journal."""
-        return self._claimants.setdefault(journal, Claimant(journal))
+        return self._claimants.of(journal)
 
     def describe(self) -> dict[str, Any]:
         """The catalogue, and what a gateway wants to know of this process."""
@@ -120,9 +120,7 @@ class Worker:
     def _expire(self) -> None:
         while True:
             gevent.sleep(_EXPIRE_EVERY)
-            for claimant in list(self._claimants.values()):
-                if claimant.expire():
-                    del self._claimants[claimant.journal]
+            self._claimants.expire()
 
     def _stop_at_once(self) -> None:
         self._fast = True
@@ -134,7 +132,7 @@ class Worker:
             if connection.idle:
                 connection.close()
         self._wait_while(lambda: self.executor.slots.used or not all(one.answered for one in self._connections), self._graceful)
-        self._wait_while(lambda: any(claimant.unacknowledged for claimant in self._claimants.values()), _ACKS_WITHIN)
+        self._wait_while(lambda: self._claimants.unacknowledged, _ACKS_WITHIN)
 
     def _wait_while(self, condition: Callable[[], Any], most: float) -> None:
         until = time.monotonic() + most

@@ -12,6 +12,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -23,13 +24,14 @@ from gevent.pywsgi import WSGIServer
 
 from app import collector, listeners
 from app.dispatch import Dispatcher
+from app.durable import DurableJournal
 from app.gateway import handler, hooks
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.pages import Pages
 from app.gateway.reaper import Reaper
 from app.gateway.session import Session
 from app.gateway.websocket import Common, Connection, Handler
-from app.journal import MemoryJournal
+from app.journal import Journal, MemoryJournal
 from app.settings import Settings
 from app.turn import Turn
 
@@ -37,6 +39,12 @@ log = logging.getLogger(__name__)
 
 GOODBYE: Final = 1.0
 """How long, in seconds, the last close frames may take; the master waits a little longer than `graceful`."""
+
+SWITCH_EVERY: Final = 0.001
+"""Seconds for which the thread that writes the journal waits for the interpreter at most: with the usual 0.005, commits take longer."""
+
+PATIENCE: Final = 5.0
+"""How long, in seconds, beyond `graceful` a gateway that is leaving may still have the journal."""
 
 _GOING_AWAY: Final = "the server is going away"
 _RESERVED_FILES: Final = 64
@@ -95,7 +103,7 @@ class Gateway:
         self._settings = settings
         self._leaving = Event()
         self._at_once = Event()
-        self._dispatcher = Dispatcher(settings, MemoryJournal(uuid.uuid4().hex), turn)
+        self._dispatcher = Dispatcher(settings, _journal(settings), turn)
         self._reaper = Reaper(hub, turn, settings)
         openers = self._openers()
         gate = Gate(allowed_origins(listeners.address_of(listener), settings.origins), openers)
@@ -152,6 +160,13 @@ class Gateway:
                 gevent.sleep(0.01)
         gevent.sleep(0)  # whoever is left gets what a last turn can write
         self._dispatcher.stop()
+
+
+def _journal(settings: Settings) -> Journal:
+    if settings.durability == "off":
+        return MemoryJournal(uuid.uuid4().hex)
+    sys.setswitchinterval(SWITCH_EVERY)
+    return DurableJournal(settings.data_dir, settings.durability, settings.retention, settings.graceful + PATIENCE)
 
 
 def serve(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:

@@ -66,6 +66,11 @@ class Watch:
         self.task = None
         self.session.catch_up(self)
 
+    def refused(self, error: HandoffError) -> None:
+        """As `Watcher.refused`."""
+        self.task = None
+        self.session.refuse(self, error)
+
 
 class Session:
     """Speaks the full form on one connection until it ends. `watches` are the tasks that it is shown and that are not over, by id.
@@ -215,13 +220,13 @@ class Session:
             was_kept = watch.task is None or watch.task.kept > 0
             stored = self._dispatcher.journal.read(key_of(self._owner, watch.id), watch.seen, REPLAY_AT_ONCE)
             if stored is None and was_kept:
-                self._refuse(watch, UnknownTask(watch.id))  # forgotten meanwhile
+                self.refuse(watch, UnknownTask(watch.id))  # forgotten meanwhile
                 return
             if stored is None and _contends(watch):
                 gevent.sleep(_ASK_AGAIN)
                 continue
             if stored is not None and watch.submit is not None and not _asks_for(watch.submit, stored):
-                self._refuse(watch, IdConflict(watch.id))
+                self.refuse(watch, IdConflict(watch.id))
                 return
             for said in stored.events if stored is not None else ():
                 self.outbox.wait_below(self.half_full)
@@ -230,7 +235,8 @@ class Session:
                 watch.live = True
                 return
 
-    def _refuse(self, watch: Watch, error: HandoffError) -> None:
+    def refuse(self, watch: Watch, error: HandoffError) -> None:
+        """There is nothing to show: say why, and watch it no longer."""
         self.queue(refusal(error, watch.id))
         if self.watches.get(watch.id) is watch:
             del self.watches[watch.id]

@@ -1,0 +1,65 @@
+"""What a journal holds beside its file: the lock of its one owner, and room on its disk for the time when that is full."""
+
+import fcntl
+import logging
+import os
+import time
+from pathlib import Path
+
+import gevent
+
+from app.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+RESERVE = 1024 * 1024
+"""Bytes kept aside on the journal's disk, so that what runs can be reported when it is full."""
+
+_ASK_FOR_LOCK_EVERY = 0.05
+
+
+class Reserve:
+    """A file that keeps room on the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.taken = False
+
+    def take(self) -> bool:
+        """Whether it has its room, now or already."""
+        if not self.taken:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.posix_fallocate(descriptor, 0, RESERVE)
+                self.taken = True
+            except OSError as error:  # full, or past a quota
+                log.debug("no room to keep aside: %s", error.strerror)
+                os.ftruncate(descriptor, 0)
+            finally:
+                os.close(descriptor)
+        return self.taken
+
+    def free(self) -> None:
+        """Give the room to whoever needs it."""
+        self.taken = False
+        self._path.unlink(missing_ok=True)
+
+
+def lock(path: Path, patience: float) -> int:
+    """Be the one owner of the journal, until the descriptor is closed or the process ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + patience
+    waiting = False
+    while True:
+        try:
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > until:
+                os.close(descriptor)
+                raise SettingsError("--data-dir: another gateway has its journal; stop that one, or choose another directory") from None
+        else:
+            return descriptor
+        if not waiting:
+            waiting = True
+            log.info("journal-waits: another process has the journal still")
+        gevent.sleep(_ASK_FOR_LOCK_EVERY)

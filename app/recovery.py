@@ -1,0 +1,37 @@
+"""What a gateway makes of the tasks that an earlier one has left in the journal, before it lets anybody in.
+
+What was not sent waits again. What was sent is looked for at the worker that has it, which goes on with it meanwhile (`app/pool.py`): it
+tells what became of it, or that it never came there; only where that worker is gone, the task is interrupted or tried again.
+"""
+
+import logging
+
+from app.journal import Journal
+from app.ledger import Ledger
+from app.pool import Pool
+from app.task import Task
+
+log = logging.getLogger(__name__)
+
+
+def recover(journal: Journal, ledger: Ledger, pool: Pool) -> None:
+    """Take up all that is not over; blocks while it is read."""
+    found = journal.unfinished()
+    for task, instance in found:
+        ledger.live[task.key] = task
+        task.cancelling = task.ends_with_client  # whoever submitted it was connected to the process that is gone
+        if instance:
+            _claim(task, pool, instance)
+        elif not task.cancelling or not ledger.cancel_queued(task):
+            ledger.restore(task)
+    if found:
+        sent = sum(bool(instance) for _, instance in found)
+        workers = len({instance for _, instance in found} - {""})
+        log.info("recovered: %d tasks, of which %d wait and %d were sent to %d workers", len(found), len(found) - sent, sent, workers)
+
+
+def _claim(task: Task, pool: Pool, instance: str) -> None:
+    link = pool.remember(instance)
+    link.tasks[task.id] = task
+    task.link = link
+    task.sent = True

@@ -1,0 +1,217 @@
+"""The thread that writes the journal: a native one, because SQLite blocks; it alone touches the file, after what it was given before.
+
+What it has to tell goes to the hub in the order in which it happened. Where the disk is full, what runs is still written, in room that was
+kept aside, and new tasks are refused; after any other error of the disk the process ends. What is written is decided in `app/durable.py`.
+"""
+
+import logging
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.monkey import get_original
+
+from app.child import EXIT_JOURNAL, flush
+from app.errors import DiskFull, SettingsError
+from app.holdings import Reserve
+from app.store import Store
+from app.tables import Row
+
+log = logging.getLogger(__name__)
+
+TIDY_EVERY = 1.0
+"""Seconds between two looks at what else is to be done, and whether a full disk has room again."""
+
+APPLY_AT = 3000
+"""Rows in the log past which they are brought into the tables."""
+
+_start_native_thread = get_original("_thread", "start_new_thread")
+_NativeQueue = get_original("queue", "SimpleQueue")
+_Empty = get_original("queue", "Empty")
+
+
+class Page(Protocol):
+    """What goes into one transaction."""
+
+    def new(self) -> Sequence[Row]:
+        """The tasks that are accepted with it."""
+
+    def changes(self) -> Sequence[Row]:
+        """What changed of others."""
+
+    def events(self) -> Sequence[Row]:
+        """What was said."""
+
+    def refuse(self) -> frozenset[int]:
+        """Leave out the new tasks and what was recorded of them; the orders of these."""
+
+
+class Scribe:
+    """`full`: nothing new can be written; `on_room` is called when that is over. All methods are for the hub's thread."""
+
+    def __init__(self, data_dir: Path, durability: str, retention: float, on_room: Callable[[], None]) -> None:
+        """Open the journal; blocks this greenlet. Raises `SettingsError` where it cannot be opened."""
+        self.full = False
+        self._on_room = on_room
+        self._reserve = Reserve(data_dir / "journal.reserve")
+        self._jobs: Any = _NativeQueue()
+        self._told: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._wake_hub: Any = gevent.get_hub().loop.async_()
+        self._wake_hub.start(self._hear)
+        opened: AsyncResult[Store] = AsyncResult()
+        _start_native_thread(self._work, (partial(Store, data_dir / "journal.db", durability, retention), opened))
+        self.store = opened.get()
+
+    def write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
+        """Write it as one transaction; `done` is called with the orders of the new tasks that are not kept, and why: None where their
+        keys were known."""
+        self._jobs.put(partial(self._write, page, done))
+
+    def ask(self, question: Callable[[], Any]) -> Any:
+        """Have it answered in the thread, after what was written before; blocks this greenlet."""
+        answer: AsyncResult[Any] = AsyncResult()
+        self._jobs.put(partial(self._answer, question, answer))
+        return answer.get()
+
+    def close(self) -> None:
+        """Close the file and end the thread; blocks this greenlet."""
+        self.ask(self.store.close)
+        self._jobs.put(None)
+        self._wake_hub.close()
+
+    def _hear(self) -> None:
+        while self._told:
+            call, args = self._told.popleft()
+            call(*args)
+
+    def _has_no_room(self) -> None:
+        if not self.full:
+            self.full = True
+            log.error("disk-full: nothing is accepted until there is room for the journal again")
+
+    def _has_room(self) -> None:
+        self.full = False
+        log.warning("disk-has-room: tasks are accepted again")
+        self._on_room()
+
+    def _try_again(self, job: Callable[[], None]) -> None:
+        gevent.spawn_later(TIDY_EVERY, self._jobs.put, job)
+
+    # In the thread.
+
+    def _tell(self, call: Callable[..., None], *args: Any) -> None:
+        self._told.append((call, args))
+        self._wake_hub.send()
+
+    def _work(self, open_store: Callable[[], Store], opened: Any) -> None:
+        try:
+            self._tell(opened.set, self._open(open_store))
+        except BaseException as error:  # noqa: BLE001 - raised again by the greenlet that waits
+            self._tell(opened.set_exception, error)
+            return
+        tidy_at = time.monotonic() + TIDY_EVERY
+        while (job := self._next(tidy_at)) is not None:
+            job()
+            if time.monotonic() >= tidy_at:
+                self._tidy()
+                tidy_at = time.monotonic() + TIDY_EVERY
+
+    def _next(self, until: float) -> Callable[[], None] | None:
+        try:
+            job: Callable[[], None] | None = self._jobs.get(timeout=max(0.0, until - time.monotonic()))
+        except _Empty:
+            return self._nothing
+        return job
+
+    def _nothing(self) -> None:
+        """It is time to tidy."""
+
+    def _open(self, open_store: Callable[[], Store]) -> Store:
+        try:
+            store = self._open_in_reserve(open_store)
+        except sqlite3.Error as error:
+            raise SettingsError(f"--data-dir: the journal cannot be opened: {error}") from None
+        if not self._reserve.take():
+            self._tell(self._has_no_room)
+        return store
+
+    def _open_in_reserve(self, open_store: Callable[[], Store]) -> Store:
+        try:
+            return open_store()
+        except sqlite3.Error as error:
+            if not _is_full(error):
+                raise
+        self._reserve.free()
+        return open_store()
+
+    def _write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
+        try:
+            known = self.store.write(page.new(), page.changes(), page.events())
+        except sqlite3.Error as error:
+            self._end_unless_full(error)
+            self._tell(self._has_no_room)
+            self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
+        else:
+            self._tell(done, known, None)
+            if self.store.behind > APPLY_AT:
+                self._apply()
+
+    def _apply(self) -> None:
+        """What is in the log already is safe, whatever comes of this."""
+        try:
+            self.store.apply()
+        except sqlite3.Error as error:
+            self._end_unless_full(error)
+            self._tell(self._has_no_room)
+            self._reserve.free()
+
+    def _write_what_runs(self, page: Page, done: Callable[[], None]) -> None:
+        """In the room that was kept aside, or as soon as there is some."""
+        self._reserve.free()
+        try:
+            self.store.fold()
+            self.store.write((), page.changes(), page.events())
+        except sqlite3.Error as error:
+            self._end_unless_full(error)
+            self._tell(self._try_again, partial(self._write_what_runs, page, done))
+        else:
+            self._tell(done)
+
+    def _tidy(self) -> None:
+        """Now and then: bring everything up to date, and see whether a full disk has room again."""
+        self._apply()
+        if self._reserve.taken:
+            return
+        try:
+            self.store.fold()
+        except sqlite3.Error as error:
+            self._end_unless_full(error)
+        else:
+            if self._reserve.take():
+                self._tell(self._has_room)
+
+    def _answer(self, question: Callable[[], Any], answer: Any) -> None:
+        try:
+            self._tell(answer.set, question())
+        except sqlite3.Error as error:
+            self._end_unless_full(error)
+            self._tell(answer.set_exception, DiskFull())
+
+    def _end_unless_full(self, error: sqlite3.Error) -> None:
+        """What the disk has taken is not known after an error of any other kind, and later commits may claim to have succeeded."""
+        if _is_full(error):
+            return
+        log.critical("journal-broken: %s; this process ends, so that nothing is acknowledged falsely", error)
+        flush()
+        os._exit(EXIT_JOURNAL)
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL

@@ -1,0 +1,230 @@
+"""The journal's file: what is written and read in one SQLite database, by one connection, in the thread that opened it.
+
+A transaction is one row in a log, and one statement: few pages, and so it is short, however much is in it. Later, and many at once, what is
+in the log is brought into the tables (`app/tables.py`): of a task that has ended by then, that is one row and its events. A statement there
+writes up to `MOST` rows, because a thread beside a busy event loop waits for the interpreter once a statement.
+"""
+
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import ujson
+
+from app.errors import SettingsError
+from app.journal import Stored, Unfinished
+from app.messages import accepted_line
+from app.tables import KNOWN, LISTED, LOG_IF_NEW, SCHEMA, UNFINISHED, VERSION, Pending, Row, task_of
+from app.task import Key, describe
+
+MOST = 1024
+"""Rows that one statement writes at most."""
+
+SWEPT_AT_ONCE = 500
+_CACHE_KIB = 16 * 1024
+_WAL_PAGES = 2000
+_CONFIRM = {"full": "FULL", "normal": "NORMAL"}
+
+
+class Store:
+    """An open journal file. `id` names the journal; `base` is what its clock is ahead of CLOCK_BOOTTIME, in seconds."""
+
+    def __init__(self, path: Path, durability: str, retention: float) -> None:
+        """Open it, or make it. Raises `SettingsError` where it cannot be used, `sqlite3.Error` where the disk is full or fails."""
+        self._retention = retention
+        self._confirm = _CONFIRM[durability]
+        self._pending = Pending()
+        self._swept_to = 0
+        self._sweep_at = 0.0
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
+        os.chmod(path, 0o600)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY):
+                raise SettingsError(f"--data-dir: {path} cannot be used as a journal: {error}; move it away to begin a new one") from None
+            raise
+        self.id = self._meta("id", uuid.uuid4().hex)
+        self.base = self._set_clock()
+        self.apply()
+        self.fold()  # what an earlier process wrote before a failed fsync is written anew
+        (last,) = self._db.execute("SELECT coalesce(max(n), 0) FROM tasks").fetchone()
+        self.first_order: int = last + 1
+
+    def _prepare(self) -> None:
+        run = self._db.execute
+        run("PRAGMA locking_mode=EXCLUSIVE")  # before WAL: its index is then in memory, and nobody else can open the file
+        run("PRAGMA journal_mode=WAL")
+        run(f"PRAGMA synchronous={self._confirm}")
+        run(f"PRAGMA cache_size=-{_CACHE_KIB}")
+        run(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version > VERSION:
+            raise SettingsError("--data-dir: its journal was made by a later version; run that one, or move the journal away")
+        if version < VERSION:
+            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+        for (rows,) in run("SELECT rows FROM log ORDER BY number"):
+            self._pending.add(*ujson.loads(rows))
+
+    def _meta(self, name: str, default: Any) -> Any:
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", (name, default))
+        return self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()[0]
+
+    def _set_clock(self) -> float:
+        """Within one boot of the machine the clock goes on as it was; after another it begins with the time of day."""
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        if self._meta("boot", boot) != boot:
+            self._db.execute("DELETE FROM meta WHERE name IN ('boot', 'base')")
+            self._meta("boot", boot)
+        return float(self._meta("base", time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)))
+
+    def now(self) -> float:
+        """As `Journal.now`."""
+        return self.base + time.clock_gettime(time.CLOCK_BOOTTIME)
+
+    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
+        """One transaction, in the log alone; the orders of the tasks that were not taken, because their keys are known: nothing is written
+        of these. Raises `sqlite3.Error`, and then nothing is written."""
+        refused = _NOBODY
+        if not self._log_if_new(tasks, changes, events):
+            refused = self._known(tasks)
+            tasks, changes, events = ([row for row in rows if row[0] not in refused] for rows in (tasks, changes, events))
+            self._db.execute("INSERT INTO log(rows) VALUES(?)", (_text(tasks, changes, events),))
+        self._pending.add(tasks, changes, events)
+        return refused
+
+    def _log_if_new(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> bool:
+        """In one statement, whether the keys are new and the row; False, and nothing is written, where one may be known."""
+        keys = {row[1] for row in tasks}
+        if len(keys) < len(tasks) or len(keys) > MOST or not keys.isdisjoint(self._pending.keys):
+            return False
+        size = _power(len(keys))
+        values = [_text(tasks, changes, events), *keys, *[None] * (size - len(keys))]
+        return self._db.execute(_with_rows(LOG_IF_NEW, 1, size), values).rowcount == 1
+
+    def _known(self, tasks: Sequence[Row]) -> frozenset[int]:
+        keys = {row[1]: row[0] for row in reversed(tasks)}  # of two of one key, the first counts
+        known = {row[0] for row in tasks if keys[row[1]] != row[0] or row[1] in self._pending.keys}
+        for chunk in _chunks([(key,) for key in keys]):
+            known.update(keys[key] for (key,) in self._run(KNOWN, 1, chunk))
+        return frozenset(known)
+
+    @property
+    def behind(self) -> int:
+        """How many rows are in the log and not in the tables."""
+        return self._pending.size
+
+    def apply(self) -> None:
+        """Bring what is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
+
+        No fsync: where this is lost in a power cut, the log is there, and is applied again."""
+        if not self._pending.size and self.now() < self._sweep_at:
+            return
+        pending = self._pending
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("BEGIN")
+        try:
+            for statement, columns, rows in pending.writes():
+                for chunk in _chunks(rows):
+                    self._run(statement, columns, chunk)
+            self._sweep()
+            self._db.execute("DELETE FROM log")
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        finally:
+            self._db.execute(f"PRAGMA synchronous={self._confirm}")
+        self._pending = Pending()
+
+    def _run(self, statement: str, columns: int, rows: Sequence[Row]) -> sqlite3.Cursor:
+        """The number of rows in a statement is a power of two, so that there are few of them to prepare."""
+        size = _power(len(rows))
+        values = [*chain.from_iterable(rows), *[None] * (columns * (size - len(rows)))]
+        return self._db.execute(_with_rows(statement, columns, size), values)
+
+    def read(self, key: Key, after: int, most: int) -> Stored | None:
+        """As `Journal.read`."""
+        self.apply()
+        found = self._db.execute("SELECT n, function, args, finished IS NOT NULL, position FROM tasks WHERE key=?", (key,)).fetchone()
+        if found is None:
+            return None
+        n, function, args, final, position = found
+        first = [(1, accepted_line(key.partition(" ")[0], position), False)] if after < 1 else []
+        events = self._db.execute(
+            "SELECT seq, line, final FROM events WHERE n=? AND seq>? ORDER BY seq LIMIT ?", (n, after, most - len(first))
+        )
+        return Stored(function, args.encode(), bool(final), [*first, *((seq, line.encode(), bool(last)) for seq, line, last in events)])
+
+    def recent(self, owner: str, limit: int, ahead: float) -> list[dict[str, Any]]:
+        """As `Journal.recent`; where a task stands that is not over, is known better in memory."""
+        self.apply()
+        whose, which = ("owner=? AND owner<>''", [owner]) if owner else ("owner=''", [])
+        rows = self._db.execute(LISTED.format(whose), (*which, limit))
+        return [
+            describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead)
+            for key, function, state, seq, attempt, accepted in rows
+        ]
+
+    def unfinished(self, ahead: float) -> list[Unfinished]:
+        """As `Journal.unfinished`."""
+        return [task_of(row, ahead) for row in self._db.execute(UNFINISHED)]
+
+    def _sweep(self) -> None:
+        """Forget what was finished long ago: walk through the tasks as they were accepted, some at a time, to those that are too young."""
+        now = self.now()
+        if now < self._sweep_at:
+            return
+        last, accepted = self._db.execute(
+            "SELECT max(n), max(accepted) FROM (SELECT n, accepted FROM tasks WHERE n>? ORDER BY n LIMIT ?)",
+            (self._swept_to, SWEPT_AT_ONCE),
+        ).fetchone()
+        cutoff = now - self._retention
+        if last is not None:
+            bounds = (self._swept_to, last, cutoff)
+            self._db.execute("DELETE FROM events WHERE n IN (SELECT n FROM tasks WHERE n>? AND n<=? AND finished<?)", bounds)
+            self._db.execute("DELETE FROM tasks WHERE n>? AND n<=? AND finished<?", bounds)
+            self._swept_to = last
+        if last is None or accepted >= cutoff:
+            self._swept_to = 0
+            self._sweep_at = now + min(max(self._retention / 100, 0.2), 60.0)
+
+    def fold(self) -> None:
+        """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the file, with everything in its tables."""
+        self.apply()
+        self._db.close()
+
+
+def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
+    if len(rows) <= MOST:
+        return (rows,) if rows else ()
+    return (rows[start : start + MOST] for start in range(0, len(rows), MOST))
+
+
+def _power(count: int) -> int:
+    return 1 << (count - 1).bit_length() if count else 1
+
+
+def _text(tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> str:
+    return ujson.dumps((tasks, changes, events), ensure_ascii=False)
+
+
+@cache
+def _with_rows(statement: str, columns: int, count: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return statement.format(",".join([row] * count))
+
+
+_NOBODY: frozenset[int] = frozenset()
