@@ -118,6 +118,7 @@ class DurableJournal:
         self._memory = MemoryJournal("")
         self._under_way: _Group | None = None
         self._gathering = _Group()
+        self._closed = False
         self.transactions = self.commits = 0
         self.id, self.first_order, self.now = self._store.id, self._store.first_order, self._store.now
 
@@ -128,6 +129,8 @@ class DurableJournal:
 
     def commit(self, records: Sequence[Record], done: Callable[[Refused], None]) -> None:
         """As `Journal.commit`."""
+        if self._closed:  # what still comes then is as if it came too late
+            return
         self._gathering.add(records, done, self.now())
         if self._under_way is None:
             self._send()
@@ -187,8 +190,9 @@ class DurableJournal:
 
     def close(self) -> None:
         """As `Journal.close`."""
-        while self._under_way is not None:
+        while self._under_way is not None and not self.full:
             gevent.sleep(0.002)
+        self._closed = True
         self._scribe.close()
         os.close(self._lock)
         log.info("journal-closed: %d commits were written in %d transactions", self.commits, self.transactions)

@@ -3,15 +3,17 @@
 from typing import Any
 from unittest.mock import patch
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from app import wire
+from app.errors import Busy
 from app.messages import Event, State, event_line
 from workers import claims
 from workers.attempt import Attempt
-from workers.claims import Claimant
+from workers.claims import Claimant, Claimants
 from workers.registry import Registry
 
 SPEC = Registry().add(lambda: None, "nothing")
@@ -37,7 +39,7 @@ class Claiming(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.claimant = Claimant("journal")
+        self.claimant = Claimant("journal", 0)
         self.outbox: Lines | None = None
         self.unacknowledged = 0
         self.attempts: dict[str, Attempt] = {}
@@ -107,7 +109,7 @@ class Claiming(RuleBasedStateMachine):
         """A new connection; the worker hears of the end of the old one later, or has done already."""
         old, self.outbox = self.outbox, Lines()
         self.unacknowledged = 0
-        listed = [(task_id, 1, seen[-1]) for task_id, seen in self.kept.items() if task_id not in self.over]
+        listed = [(task_id, 1, seen[-1], 0) for task_id, seen in self.kept.items() if task_id not in self.over]
         self.claimant.attach(self.outbox, listed)  # type: ignore[arg-type]
         if old is not None:
             self.claimant.acknowledge(old, 3)  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ TestClaiming.settings = settings(max_examples=70, stateful_step_count=40, deadli
 
 def lost_claimant(**sizes: int) -> tuple[Claimant, dict[str, Attempt]]:
     """One whose connection was lost, with tasks that have said so many bytes, in this order."""
-    claimant, outbox = Claimant("journal"), Lines()
+    claimant, outbox = Claimant("journal", 0), Lines()
     claimant.attach(outbox, [])  # type: ignore[arg-type]
     attempts = {}
     for task_id in sizes:
@@ -167,7 +169,7 @@ def talk(claimant: Claimant, attempt: Attempt, size: int, final: bool = False) -
 def said_again(claimant: Claimant, *task_ids: str) -> list[tuple[str, int | None]]:
     """What a gateway that comes back is told: ids and numbers; no number where the task is not known."""
     outbox = Lines()
-    claimant.attach(outbox, [(task_id, 1, 0) for task_id in task_ids])  # type: ignore[arg-type]
+    claimant.attach(outbox, [(task_id, 1, 0, 0) for task_id in task_ids])  # type: ignore[arg-type]
     return [(line["id"], line.get("seq")) for line in outbox.waiting]
 
 
@@ -196,7 +198,7 @@ def test_past_the_bound_with_ends_alone_the_oldest_tasks_are_forgotten() -> None
 
 def test_what_was_not_acknowledged_when_the_connection_was_lost_counts_too() -> None:
     with patch.object(claims, "KEPT_BYTES", 10_000):
-        claimant, outbox = Claimant("journal"), Lines()
+        claimant, outbox = Claimant("journal", 0), Lines()
         claimant.attach(outbox, [])  # type: ignore[arg-type]
         attempt = Attempt(SPEC, "a", (), {}, claimant)
         attempt.state = State.RUNNING
@@ -223,7 +225,61 @@ def test_after_its_time_a_gateway_is_forgotten_but_for_what_runs() -> None:
 
 
 def test_a_gateway_that_is_there_is_not_forgotten() -> None:
-    claimant = Claimant("journal")
+    claimant = Claimant("journal", 0)
     claimant.attach(Lines(), [])  # type: ignore[arg-type]
     with patch.object(claims, "KEPT_FOR", -1.0):
         assert not claimant.expire()
+
+
+# What is claimed and not here.
+
+
+def told(claimant: Claimant, *claims: tuple[str, int, int, int]) -> list[str]:
+    """Of each claim, what it is told: an event, or the code of a refusal."""
+    outbox = Lines()
+    claimant.attach(outbox, list(claims))  # type: ignore[arg-type]
+    return [line["event"] if "event" in line else line["error"]["code"] for line in outbox.waiting]
+
+
+def test_what_never_came_is_returned_and_what_may_have_run_is_not_known() -> None:
+    claimant = Claimant("journal", -1)
+    assert told(claimant, ("a", 1, 1, 0)) == ["returned"], "nothing has come from this gateway"
+    claimant.last = 100
+    assert told(claimant, ("a", 1, 1, 100), ("b", 1, 1, 101), ("c", 1, 1, 99)) == ["unknown_task", "returned", "unknown_task"]
+
+
+def test_what_was_sent_back_unbegun_is_returned_again_until_it_is_held() -> None:
+    claimant = Claimant("journal", 100)
+    claimant.has_returned("a", 1)
+    assert told(claimant, ("a", 1, 1, 50)) == ["returned"]
+    assert told(claimant, ("a", 2, 1, 50)) == ["unknown_task"], "of another attempt nothing was sent back"
+    attempt = Attempt(SPEC, "a", (), {}, claimant)
+    claimant.hold(attempt)
+    claimant.attempts.clear()
+    assert told(claimant, ("a", 1, 1, 50)) == ["unknown_task"]
+
+
+def test_what_was_sent_back_is_remembered_within_bounds() -> None:
+    claimant = Claimant("journal", 100)
+    with patch.object(claims, "MOST_RETURNED", 3):
+        for task_id in "abcd":
+            claimant.has_returned(task_id, 1)
+    assert told(claimant, *((task_id, 1, 1, 50) for task_id in "abcd")) == ["unknown_task", "returned", "returned", "returned"]
+
+
+def test_once_a_gateway_was_forgotten_nobody_new_is_told_that_nothing_came() -> None:
+    known = Claimants()
+    with patch.object(claims, "MOST_JOURNALS", 2), patch.object(claims, "KEPT_FOR", -1.0):
+        first = known.of("first")
+        assert known.of("first") is first
+        known.of("second")
+        assert told(known.of("third"), ("a", 1, 1, 1)) == ["unknown_task"]
+        assert known.of("first") is not first
+
+
+def test_gateways_that_are_there_are_not_forgotten_for_new_ones() -> None:
+    known = Claimants()
+    with patch.object(claims, "MOST_JOURNALS", 1), patch.object(claims, "KEPT_FOR", -1.0):
+        known.of("first").attach(Lines(), [])  # type: ignore[arg-type]
+        with pytest.raises(Busy):
+            known.of("second")

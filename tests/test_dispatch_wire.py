@@ -80,6 +80,7 @@ def house(start_server: Callable[..., Server]) -> Iterator[House]:
 def test_a_task_is_sent_with_its_attempt_and_its_number_and_its_events_are_acknowledged(house: House) -> None:
     task_id = house.submit(args={"n": 10**30, "text": "مرحبا"}, priority=3)
     worker, task = house.next()
+    assert task.pop("dispatch") > 0
     assert task == {"id": task_id, "function": "once", "args": {"n": 10**30, "text": "مرحبا"}, "attempt": 1, "seq": 1}
     worker.succeed(task, {"ok": True})
     assert house.kinds(task_id) == ["accepted", "started", "succeeded"]
@@ -238,7 +239,7 @@ def test_a_worker_that_comes_back_is_asked_for_its_tasks_and_told_what_is_to_be_
     house.client.send({"id": task_id, "cancel": True})
     assert house.next() == (worker, {"id": task_id, "attempt": 1, "cancel": True})
     first, second = worker.claims
-    assert (first["claim"], second["claim"]) == ([], [[task_id, 1, 2]])
+    assert (first["claim"], [claim[:3] for claim in second["claim"]]) == ([], [[task_id, 1, 2]])
     assert first["journal"] == second["journal"]
     worker.report(task | {"seq": 2}, "cancelled", error={"code": "cancelled", "message": ""})
     assert house.kinds(task_id) == ["accepted", "started", "cancelled"]

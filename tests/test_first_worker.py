@@ -7,7 +7,7 @@ import pytest
 
 from app import settings
 from app.dispatch import Dispatcher
-from app.errors import Unavailable
+from app.errors import HandoffError, Unavailable
 from app.journal import MemoryJournal
 from app.messages import Submit
 from app.turn import Turn
@@ -29,4 +29,7 @@ class _Nobody:
         raise AssertionError("nothing was accepted")
 
     def already_known(self) -> None:
+        raise AssertionError("nothing was accepted")
+
+    def refused(self, error: HandoffError) -> None:
         raise AssertionError("nothing was accepted")

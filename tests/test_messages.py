@@ -189,7 +189,7 @@ def test_ids_as_people_make_them_are_taken(task_id: str) -> None:
 
 @given(st.dictionaries(KEYS, PLAUSIBLE | JUNK))
 def test_what_a_gateway_places_is_read_or_refused(message: dict[str, Any]) -> None:
-    message = {"function": "echo", "attempt": 1, "seq": 1, **message}
+    message = {"function": "echo", "attempt": 1, "seq": 1, "dispatch": 1, **message}
     try:
         submit = read_placed(message)
     except BadRequest:

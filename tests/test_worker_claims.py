@@ -147,13 +147,37 @@ def test_a_task_of_another_attempt_is_another_task(connect: Callable[..., Gatewa
     assert (refusal["id"], refusal["attempt"], refusal["error"]["code"]) == ("a", 2, "unknown_task")
 
 
+def test_a_task_that_never_came_is_returned_and_one_that_ran_and_was_forgotten_is_not(connect: Callable[..., Gateway]) -> None:
+    gateway = connect()
+    gateway.submit("ran", "echo")
+    gateway.final("ran")
+    gateway.send({"ack": 2})
+    gateway.settle()
+    gateway.cut()
+    again = connect(gateway.journal, [["ran", 1, 1], ["never", 1, 1, time.monotonic_ns()]])
+    assert [(line["id"], line.get("event")) for line in (again.hear(), again.hear())] == [("ran", None), ("never", "returned")]
+
+
+def test_what_is_still_read_from_a_connection_that_another_has_followed_is_not_begun(connect: Callable[..., Gateway]) -> None:
+    old = connect()
+    old.submit("held", "naps_greenlet", [0.3])
+    old.until_event("held", "started")
+    new = connect(old.journal, [["held", 1, 2], ["late", 1, 1, time.monotonic_ns()]])
+    assert new.until_event("late", "returned")
+    old.submit("late", "mark")
+    old.send({"id": "held", "attempt": 1, "cancel": True})
+    assert new.final("held")["event"] == "succeeded"
+    new.settle()
+    assert new.events("late") == [{"id": "late", "event": "returned", "seq": 1, "attempt": 1}]
+
+
 def test_gateways_are_told_apart_by_their_journals(connect: Callable[..., Gateway]) -> None:
     one, other = connect(), connect()
     for gateway, number in ((one, 1), (other, 2)):
         gateway.submit("same", "echo", {"n": number}, events="final")
     assert (one.final("same")["result"], other.final("same")["result"]) == ({"n": 1}, {"n": 2})
     stranger = connect("", [["same", 1, 1]])
-    assert stranger.hear()["error"]["code"] == "unknown_task"
+    assert stranger.hear()["event"] == "returned", "from this one nothing ever came"
 
 
 def test_a_new_connection_takes_over_before_the_old_one_has_ended(connect: Callable[..., Gateway]) -> None:

@@ -129,7 +129,7 @@ def test_nobody_else_can_cancel_or_recall_it(connect: Callable[..., Gateway], wo
 def test_what_has_not_begun_is_returned_and_never_runs(connect: Callable[..., Gateway], worker: Server) -> None:
     gateway = connect()
     gateway.send(
-        b'{"id":"r","function":"mark","args":{},"attempt":1,"seq":5}\n'
+        b'{"id":"r","function":"mark","args":{},"attempt":1,"seq":5,"dispatch":1}\n'
         b'{"id":"r","attempt":1,"recall":true}\n'
         b'{"id":"r","attempt":1,"recall":true}\n'
     )
