@@ -189,7 +189,9 @@ class DurableJournal:
             call()
 
     def close(self) -> None:
-        """As `Journal.close`."""
+        """As `Journal.close`; once is enough."""
+        if self._closed:
+            return
         while self._under_way is not None and not self.full:
             gevent.sleep(0.002)
         self._closed = True

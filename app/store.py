@@ -134,7 +134,7 @@ class Store:
             for statement, columns, rows in pending.writes():
                 for chunk in _chunks(rows):
                     self._run(statement, columns, chunk)
-            self._sweep()
+            self._sweep(SWEPT_AT_ONCE + 2 * len(pending.keys))  # more than came, so that it keeps up
             self._db.execute("DELETE FROM log")
             self._db.execute("COMMIT")
         except BaseException:
@@ -178,14 +178,14 @@ class Store:
         """As `Journal.unfinished`."""
         return [task_of(row, ahead) for row in self._db.execute(UNFINISHED)]
 
-    def _sweep(self) -> None:
+    def _sweep(self, most: int) -> None:
         """Forget what was finished long ago: walk through the tasks as they were accepted, some at a time, to those that are too young."""
         now = self.now()
         if now < self._sweep_at:
             return
         last, accepted = self._db.execute(
             "SELECT max(n), max(accepted) FROM (SELECT n, accepted FROM tasks WHERE n>? ORDER BY n LIMIT ?)",
-            (self._swept_to, SWEPT_AT_ONCE),
+            (self._swept_to, most),
         ).fetchone()
         cutoff = now - self._retention
         if last is not None:
