@@ -89,7 +89,9 @@ def test_what_was_left_is_found_as_it_stood(opened: Open) -> None:
     waits = Task("", "", Submit("waits", "echo", None, priority=7), b"[1]", 10)
     mine = Task("me", "me", Submit("waits", "other", None, True, cancel_on_disconnect=True), b"{}", 11)
     mine.attempts, mine.backoff = 3, 0.5
-    runs, sent, over = (Task("", "", Submit(name, "echo", None), b"{}", 12 + number) for number, name in enumerate(("runs", "sent", "over")))
+    runs, sent, over = (
+        Task("", "", Submit(name, "echo", None), b"{}", 12 + number) for number, name in enumerate(("runs", "sent", "over"))
+    )
     commit(journal, *(accept(task) for task in (waits, mine, runs, sent, over)))
     commit(journal, dispatch(runs, "one", 1000), dispatch(sent, "two", 1001), dispatch(over, "one", 1002))
     commit(journal, said(runs, 2, Event.STARTED), said(runs, 3), finished(over))
@@ -221,7 +223,9 @@ def test_a_journal_has_one_owner(tmp_path: Path, opened: Open) -> None:
     assert journal.read("a") is not None
 
 
-@pytest.mark.parametrize("content", [b"this is no database, and it is longer than a header of one " * 20, b"SQLite format 3\0" + b"\xff" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"this is no database, and it is longer than a header of one " * 20, b"SQLite format 3\0" + b"\xff" * 5000]
+)
 def test_what_is_no_journal_is_refused_and_left_as_it_is(tmp_path: Path, opened: Open, content: bytes) -> None:
     (tmp_path / "journal.db").write_bytes(content)
     with pytest.raises(SettingsError, match=r"journal\.db cannot be used as a journal|the journal cannot be opened"):
