@@ -147,8 +147,7 @@ class Pool:
     def _find_again(self, link: Link) -> None:
         """One that is remembered: a local worker is there, or it is gone; one elsewhere may be met at any of the addresses."""
         if self._rundir is not None:
-            self._keep(link, self._rundir.address(link.instance))
-            return
+            return self._keep(link, self._rundir.address(link.instance))
         gevent.sleep(LEASE)
         if link.remembered:
             link.end = f"was not found again within {LEASE:g} s"
