@@ -1,7 +1,7 @@
 """The workers that a gateway knows: where they are looked for, and when one is given up.
 
-Local workers are met in the run directory, others at the addresses of `--pool`. Which of them a task goes to is in `app/places.py`; what a
-task becomes when its worker is gone is in `app/reports.py`.
+Local workers are met in the run directory, others at the addresses of `--pool`. Whether they live is asked in `app/pulse.py`; which of them a
+task goes to is in `app/places.py`; what a task becomes when its worker is gone is in `app/reports.py`.
 """
 
 import logging
@@ -16,6 +16,7 @@ from app.client import TaskConnection
 from app.errors import HandoffError, Unavailable
 from app.link import BUSY_FOR, Link, LinkConnection
 from app.places import Places
+from app.pulse import Pulse
 from app.rundir import RunDirectory
 from app.turn import Turn
 
@@ -27,8 +28,6 @@ LOOK_EVERY = 0.05
 LEASE = 15.0
 """Seconds of silence after which a worker is given up, with what it runs."""
 
-_CHECK_EVERY = 0.1
-_IDLE_PING_EVERY = 5.0
 _BACK_OFF = (0.1, 5.0)
 _LOOK_SOON, _LOOK_AGAIN = 1.0, 30.0
 
@@ -68,7 +67,8 @@ class Pool:
     def start(self, listener: Listener) -> None:
         """Look for workers from now on."""
         self._listener = listener
-        self._greenlets.append(gevent.spawn(self._check))
+        pulse = Pulse(self.links, LEASE, self._silence_changed, self._give_up)
+        self._greenlets.append(gevent.spawn(pulse.run))
         for link in self.links.values():
             self._greenlets.append(gevent.spawn(self._find_again, link))
         if self._rundir is not None:
@@ -114,6 +114,12 @@ class Pool:
             self.places.take_back(met)  # before its free slots are given away
         self._room()
 
+    def _silence_changed(self, link: Link) -> None:
+        assert self._listener is not None
+        self._count()
+        if link.stale:
+            self._listener.on_silent(link)
+
     # Local workers: a socket each in the run directory.
 
     def _look(self, rundir: RunDirectory) -> None:
@@ -147,7 +153,8 @@ class Pool:
     def _find_again(self, link: Link) -> None:
         """One that is remembered: a local worker is there, or it is gone; one elsewhere may be met at any of the addresses."""
         if self._rundir is not None:
-            return self._keep(link, self._rundir.address(link.instance))
+            self._keep(link, self._rundir.address(link.instance))
+            return
         gevent.sleep(LEASE)
         if link.remembered:
             link.end = f"was not found again within {LEASE:g} s"
@@ -263,36 +270,6 @@ class Pool:
         self._count()
         assert self._listener is not None
         self._listener.on_gone(link)
-
-    # Signs of life.
-
-    def _check(self) -> None:
-        """Ask those that have tasks all the time, the others now and then; judge only what this process had the time to hear."""
-        last = asked_idle_at = time.monotonic()
-        while True:
-            gevent.sleep(_CHECK_EVERY)
-            now = time.monotonic()
-            on_time, last = now - last < 2 * _CHECK_EVERY, now
-            idle_too = now - asked_idle_at > _IDLE_PING_EVERY
-            if idle_too:
-                asked_idle_at = now
-            for link in list(self.links.values()):
-                self._check_link(link, now, on_time)
-                if not link.asked_at and (link.tasks or idle_too):
-                    link.ask()
-
-    def _check_link(self, link: Link, now: float, on_time: bool) -> None:
-        assert self._listener is not None
-        if not on_time or link.connection is None:
-            return
-        if link.check(now):
-            log.log(logging.WARNING if link.stale else logging.INFO, "link-%s: %s", "silent" if link.stale else "answers", link.name)
-            self._count()
-            if link.stale:
-                self._listener.on_silent(link)
-        if link.asked_at and now - link.asked_at > LEASE:
-            link.end = f"has not answered for {LEASE:g} s"
-            self._give_up(link)
 
 
 def _is_refused(error: HandoffError) -> bool:

@@ -32,7 +32,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (4, "app/scribe.py"),
     (4, "app/durable.py"),
     (4, "app/link.py workers/short.py"),
-    (4, "app/places.py workers/connection.py"),
+    (4, "app/places.py app/pulse.py workers/connection.py"),
     (4, "app/pool.py"),
     (4, "workers/server.py"),
     (5, "app/ledger.py"),
