@@ -1,7 +1,7 @@
 """The workers that a gateway knows: where they are looked for, and when one is given up.
 
-Local workers are met in the run directory, others at the addresses of `--pool`. Whether they live is asked in `app/pulse.py`; which of them a
-task goes to is in `app/places.py`; what a task becomes when its worker is gone is in `app/reports.py`.
+Local workers are met in the run directory, others at the addresses of `--pool`. Whether they live is asked in `app/pulse.py`; which of them
+a task goes to is in `app/places.py`; what a task becomes when its worker is gone is in `app/reports.py`.
 """
 
 import logging

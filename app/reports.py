@@ -11,7 +11,7 @@ from app import wire
 from app.errors import Crashed, HandoffError, Interrupted
 from app.ledger import Ledger
 from app.link import Link, LinkConnection
-from app.messages import EVENTS, FINAL_EVENTS, Event, State, read_event
+from app.messages import EVENTS, FINAL_EVENTS, MAX_DELAY, Event, State, read_event
 from app.pool import Pool
 from app.task import Task
 from app.wire import encode_line
@@ -70,7 +70,7 @@ class Reports:
             self._ledger.release(task)
         self._ledger.said(task, seq, line, final, connection)
         if event is Event.RETRYING:
-            self._ledger.retry_later(task, float(wire.decode(line)["after"]))
+            self._ledger.retry_later(task, _after(line, task))
 
     def _other(self, link: Link, message: dict[str, Any]) -> None:
         if "error" not in message or "id" not in message:
@@ -102,6 +102,12 @@ class Reports:
     def _end(self, task: Task, event: Event, error: HandoffError) -> None:
         log.warning("task-%s: %s: %s", event.value, task.function, error.message, extra={"task": task.id})
         self._ledger.end(task, event, error)
+
+
+def _after(line: bytes, task: Task) -> float:
+    """The seconds that a `retrying` asks for; where a worker of another make gives none that can be used, the task's own back-off."""
+    after = wire.decode(line).get("after")
+    return float(after) if type(after) in (int, float) and 0 <= after <= MAX_DELAY else _back_off(task.backoff, task.attempt)
 
 
 def _back_off(base: float, attempt: int) -> float:
