@@ -19,7 +19,7 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from app.child import EXIT_JOURNAL, flush
-from app.errors import DiskFull, SettingsError
+from app.errors import DiskFull, SettingsError, Unavailable
 from app.holdings import Reserve
 from app.store import Store
 from app.tables import Row
@@ -59,6 +59,7 @@ class Scribe:
     def __init__(self, data_dir: Path, durability: str, retention: float, on_room: Callable[[], None]) -> None:
         """Open the journal; blocks this greenlet. Raises `SettingsError` where it cannot be opened."""
         self.full = False
+        self._closed = False
         self._on_room = on_room
         self._reserve = Reserve(data_dir / "journal.reserve")
         self._jobs: Any = _NativeQueue()
@@ -75,14 +76,19 @@ class Scribe:
         self._jobs.put(partial(self._write, page, done))
 
     def ask(self, question: Callable[[], Any]) -> Any:
-        """Have it answered in the thread, after what was written before; blocks this greenlet."""
+        """Have it answered in the thread, after what was written before; blocks this greenlet. Raises `Unavailable` once it is closed."""
+        if self._closed:
+            raise Unavailable("this gateway is leaving")
         answer: AsyncResult[Any] = AsyncResult()
         self._jobs.put(partial(self._answer, question, answer))
         return answer.get()
 
     def close(self) -> None:
         """Close the file and end the thread; blocks this greenlet."""
-        self.ask(self.store.close)
+        closed: AsyncResult[None] = AsyncResult()
+        self._closed = True  # nothing comes after this
+        self._jobs.put(partial(self._answer, self.store.close, closed))
+        closed.get()
         self._jobs.put(None)
         self._wake_hub.close()
 
