@@ -106,6 +106,9 @@ def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
     """The role of a worker, one of so many: returns when it has ended."""
     _patch(child)
     if chosen.smtp_url:
+        from workers.smtp_url import read_smtp_url
+
+        read_smtp_url(chosen.smtp_url).tls()  # so that one that cannot be used ends the start
         os.environ["HANDOFF_SMTP_URL"] = chosen.smtp_url  # tasks have the environment, in processes of their own too
     from workers.server import serve
 

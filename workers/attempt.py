@@ -257,8 +257,9 @@ def error_object(error: HandoffError) -> dict[str, Any]:
 
 
 def retry_after(options: Options, cause: BaseException, attempt: int) -> float | None:
-    """Seconds until a failed attempt is tried again; None where it is not: no attempts left, or its options do not name the cause."""
-    if not options.retryable or attempt >= options.attempts:
+    """Seconds until a failed attempt is tried again; None where it is not: no attempts left, or its options do not name the cause. A task
+    that asks for it itself knows that nothing took effect: it need not be `retryable`."""
+    if not (options.retryable or isinstance(cause, Retry)) or attempt >= options.attempts:
         return None
     if isinstance(cause, Retry) and isinstance(cause.after, int | float) and cause.after >= 0:  # not NaN
         return min(cause.after, MAX_DELAY)
