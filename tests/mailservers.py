@@ -68,14 +68,24 @@ def aiosmtpd_server(*, tls: ssl.SSLContext | None = None, port: int = 0, smtputf
     options |= {"enable_SMTPUTF8": smtputf8, "decode_data": False, "authenticator": received.authenticate}
     loop, over = asyncio.new_event_loop(), asyncio.Event()
 
+    sessions: list[Any] = []
+
+    def session() -> Any:
+        sessions.append(SMTP(received, loop=loop, **options))
+        return sessions[-1]
+
     async def serve() -> None:
-        server = await loop.create_server(lambda: SMTP(received, loop=loop, **options), "127.0.0.1", port, ssl=tls)
+        server = await loop.create_server(session, "127.0.0.1", port, ssl=tls)
         received.port = server.sockets[0].getsockname()[1]
         listening.set()
         await over.wait()
         server.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:  # connections that are still kept
             task.cancel()
+        await asyncio.sleep(0)
+        for transport in [transport for one in sessions for transport in (one.transport, one._original_transport) if transport]:
+            transport.abort()
+        await asyncio.sleep(0)
 
     listening = threading.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
@@ -129,6 +139,12 @@ class Peer:
         message = self.message()
         self.say(answer)
         return message
+
+    def start_tls(self, tls: ssl.SSLContext) -> None:
+        """Go on in TLS; what came in clear and was not read is forgotten."""
+        self._file.close()
+        self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self._file = self.socket.makefile("rb")
 
     def close(self) -> None:
         """Both the socket and the file that reads from it, or it would stay open."""
