@@ -1,5 +1,6 @@
 """The mail tasks: by SMTP to a server that others wrote, and into a Maildir that the standard library reads."""
 
+import base64
 import email.policy
 import mailbox
 import os
@@ -17,7 +18,7 @@ import pytest
 from app.errors import BadArguments, Failed
 from tests.mailservers import Received, aiosmtpd_server
 from workers import mailer
-from workers.context import CURRENT, TaskContext
+from workers.context import CURRENT, Retry, TaskContext
 from workers.registry import REGISTRY
 from workers.tasks.mail import send_mail, send_mails
 
@@ -154,6 +155,42 @@ def test_without_a_server_mail_goes_into_a_maildir(data_dir: Path) -> None:
     assert (first["Subject"], first["Return-Path"], text_of(first)) == (SUBJECT, "<a@x.org>", CONTENTS + "\n")
     assert text_of(messages["c@y.org"]) == "From here\n>From there\n"
     assert first.defects == []
+
+
+@pytest.mark.parametrize("task", ["send_mail", "send_mails"])
+@pytest.mark.parametrize("way", ["smtp", "maildir"])
+def test_html_and_attachments_arrive_either_way(way: str, task: str, data_dir: Path, request: pytest.FixtureRequest) -> None:
+    received = request.getfixturevalue("server") if way == "smtp" else None
+    bill = {"name": "فاتورة.pdf", "type": "application/pdf", "content": base64.b64encode(b"%PDF\r\n.\r\n").decode()}
+    more: dict[str, Any] = {"html": "<p>.\n<b>hi", "attachments": [bill], "reply_to": "help@x.org"}
+    if task == "send_mail":
+        send_mail("a@x.org", "b@y.org", CONTENTS, SUBJECT, **more)
+    else:
+        send_mails("a@x.org", ["b@y.org"], SUBJECT, CONTENTS, **more)
+    message = parse(received.envelopes[0].content if received else next((data_dir / "outbox" / "new").iterdir()).read_bytes())
+    texts = [text_of(part) for kind in ("plain", "html") if (part := message.get_body([kind])) is not None]  # type: ignore[arg-type]
+    assert texts == [CONTENTS + "\n", "<p>.\n<b>hi\n"]
+    (part,) = message.iter_attachments()
+    assert (part.get_filename(), part.get_content_type(), part.get_content()) == ("فاتورة.pdf", "application/pdf", b"%PDF\r\n.\r\n")
+    assert message["Reply-To"] == "help@x.org"
+
+
+@pytest.mark.parametrize(("recipient", "later"), [("user@y.org", True), ("nobody@y.org", False)])
+def test_what_is_refused_for_now_asks_to_be_tried_again(server: Received, recipient: str, later: bool) -> None:
+    server.greylist["user@y.org"] = 1
+    with pytest.raises(Failed) as caught:
+        send_mail("a@x.org", recipient, "hello")
+    assert isinstance(caught.value, Retry) is later
+    assert caught.value.details == {"smtp_code": 451 if later else 550}
+
+
+@pytest.mark.parametrize("task", [send_mail, send_mails])
+def test_a_server_that_is_away_asks_for_the_whole_to_be_tried_again(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with aiosmtpd_server() as gone:
+        monkeypatch.setenv("SMTP_URL", gone.url)
+    with pytest.raises(Failed, match="no connection") as caught:
+        task(from_="a@x.org", to="b@y.org" if task is send_mail else ["b@y.org"], subject="hi", contents="hello")
+    assert isinstance(caught.value, Retry)
 
 
 def test_the_outbox_is_private_and_holds_whole_mails_alone(data_dir: Path) -> None:
