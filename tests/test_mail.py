@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from app.errors import BadArguments, Failed
+from tests.certificates import make_authority
 from tests.mailservers import Received, aiosmtpd_server
 from workers import mailer
 from workers.context import CURRENT, Retry, TaskContext
@@ -136,9 +137,14 @@ def test_contents_may_look_like_anything(server: Received) -> None:
     assert text_of(parse(envelope.content)) == contents.replace("\r\n", "\n") + "\n"
 
 
-def test_concurrent_tasks_never_share_a_connection_and_each_mail_arrives_once(server: Received) -> None:
-    server.delay = 0.01
-    subprocess.run([sys.executable, "-W", "error", "-c", SHARED_CONNECTIONS], check=True, timeout=50, cwd=Path(__file__).parents[1])
+@pytest.mark.parametrize("safe", [False, True], ids=["in clear", "in TLS"])
+def test_concurrent_tasks_never_share_a_connection_and_each_mail_arrives_once(safe: bool, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path) if safe else None
+    with aiosmtpd_server(tls=authority.here if authority else None) as server:
+        server.delay = 0.01
+        url = f"smtps://127.0.0.1:{server.port}/?cafile={authority.cafile}" if authority else server.url
+        command = [sys.executable, "-W", "error", "-c", SHARED_CONNECTIONS]
+        subprocess.run(command, check=True, timeout=50, cwd=Path(__file__).parents[1], env=os.environ | {"SMTP_URL": url})
     expected = Counter([f"user{number}" for number in range(200)] + ["thread"])
     assert Counter(envelope.rcpt_tos[0].partition("@")[0] for envelope in server.envelopes) == expected
     for envelope in server.envelopes:

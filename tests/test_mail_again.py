@@ -1,15 +1,18 @@
 """Mails that are refused for now, with real processes: tried again without a slot meanwhile; never after a worker died with one."""
 
+import base64
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from tests.certificates import Authority, make_authority
 from tests.harness import ROOT, Process, Server, TextClient, WsClient, wait_until
-from tests.mailservers import Received, aiosmtpd_server
+from tests.mailservers import PASSWORD, USER, Received, aiosmtpd_server
 from tests.postoffice import PostOffice
 
 Start = Callable[..., Server]
@@ -120,6 +123,29 @@ def test_a_worker_that_dies_with_a_mail_leaves_it_at_that(start_server: Start, f
             client.send({"id": "next", "function": "send_mail", "args": MAIL | {"to": "next@y.org"}})
             assert client.final("next")["event"] == "succeeded"
     assert office.received == {"a@y.org": 1, "next@y.org": 1}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("ca"))
+
+
+def test_tls_and_a_login_go_with_each_way_to_run_a_task(start_server: Start, authority: Authority) -> None:
+    ways = ("greenlet", "thread", "process")
+    flags = [flag for way in ways for flag in ("--task", f"in_{way}=workers.tasks.mail:send_mail;run_in={way}")]
+    bill = {"name": "bill.bin", "content": base64.b64encode(bytes(range(256)) * 100).decode()}
+    with aiosmtpd_server(tls_context=authority.here, require_starttls=True, auth_required=True) as received:
+        login = f"{quote(USER, safe='')}:{quote(PASSWORD, safe='')}"
+        url = f"smtp://{login}@localhost:{received.port}/?starttls=1&cafile={authority.cafile}"
+        server = start_server("--workers", "1", *flags, env={"SMTP_URL": url})
+        with WsClient(server.ws_url) as client:
+            for way in ways:
+                client.send({"id": way, "function": f"in_{way}", "args": MAIL | {"to": f"{way}@y.org", "attachments": [bill]}})
+                assert client.final(way)["result"] == {"sent": 1}
+        server.stop()
+    assert received.recipients() == [f"{way}@y.org" for way in ways]
+    assert received.logins == [("PLAIN", USER)] * 3
+    assert quote(PASSWORD, safe="") not in server.log()
 
 
 def test_a_url_that_cannot_be_used_ends_the_start_and_is_not_repeated() -> None:

@@ -228,6 +228,12 @@ def tries(kind: str, after: Any = None) -> int:
     return current().attempt
 
 
+@in_every_way(attempts=2)
+def asks() -> None:
+    """Not retryable, and asks to be tried again all the same."""
+    raise Retry("nothing happened yet", after=0.25)
+
+
 @task(max_running=2)
 def two_at_once(seconds: float) -> float:
     """Two of these at once, not more."""
