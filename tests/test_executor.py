@@ -235,11 +235,13 @@ def test_a_task_may_say_when_it_wants_to_be_tried_again(gateway: Gateway, way: s
 
 
 @each_way
-def test_a_task_that_is_not_retryable_may_ask_for_it_too_while_attempts_are_left(gateway: Gateway, way: str) -> None:
+@pytest.mark.parametrize("detail", [None, 7])
+def test_a_task_that_is_not_retryable_may_ask_for_it_too_while_attempts_are_left(gateway: Gateway, way: str, detail: int | None) -> None:
     for attempt, event in ((1, "retrying"), (2, "failed")):
-        gateway.submit(f"a{attempt}", f"asks_{way}", {}, attempt=attempt)
+        gateway.submit(f"a{attempt}", f"asks_{way}", {"detail": detail}, attempt=attempt)
         last = gateway.final(f"a{attempt}")
-        assert (last["event"], last.get("after")) == (event, 0.25 if event == "retrying" else None)
+        assert (last["event"], last["error"].get("detail")) == (event, detail)
+        assert event == "failed" or 0.18 < last["after"] < 0.32
 
 
 @each_way

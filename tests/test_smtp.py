@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -502,6 +503,18 @@ def test_a_refusal_tells_whether_it_is_for_now(answer: str, transient: bool, pip
         close(sender)
     assert caught.value.transient is transient
     assert caught.value.details == {"smtp_code": int(answer[:3])}
+
+
+def test_a_line_without_end_is_not_read_to_it() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.hear("MAIL FROM:")
+        with suppress(ConnectionError):
+            peer.say("250 " + "x" * 100_000)
+            peer.over()
+
+    with ScriptedServer(script) as server, pytest.raises(NoConnection, match=r"Line too long.*; nothing was sent"):
+        mailer(server.url).send(mail())
 
 
 def test_a_refusal_with_421_after_the_message_is_for_now_and_ends_the_connection() -> None:

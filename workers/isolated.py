@@ -148,18 +148,18 @@ def _run(channel: Channel, message: dict[str, Any], data_dir: str) -> None:
     except TimeLimitExceeded as late:
         channel.say(Event.TIMED_OUT, error={"code": "timed_out", "message": failure(late).message})
     except HandoffError as error:
-        channel.say(Event.FAILED, error=error_object(error))
+        _failed(channel, spec, message, error, error)
     except BaseException as error:  # a task may raise anything; exec, _exit and a crash are seen by the worker
         log.info("task-failed: %s raised", spec.name, exc_info=error, extra={"task": context.id})
-        _failed(channel, spec, message, error)
+        _failed(channel, spec, message, error, failure(error))
 
 
-def _failed(channel: Channel, spec: Function, message: dict[str, Any], error: BaseException) -> None:
-    after = retry_after(spec.options, error, message["attempt"]) if message["retry"] else None
+def _failed(channel: Channel, spec: Function, message: dict[str, Any], cause: BaseException, error: HandoffError) -> None:
+    after = retry_after(spec.options, cause, message["attempt"]) if message["retry"] else None
     if after is None:
-        channel.say(Event.FAILED, error=error_object(failure(error)))
+        channel.say(Event.FAILED, error=error_object(error))
     else:
-        channel.say(Event.RETRYING, after=after, error=error_object(failure(error)))
+        channel.say(Event.RETRYING, after=after, error=error_object(error))
 
 
 def _call(channel: Channel, context: IsolatedContext, spec: Function, raw: Any) -> Any:

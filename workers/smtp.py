@@ -113,7 +113,7 @@ class SmtpConnection(smtplib.SMTP):
                 for what, command, wanted in steps:
                     self.send(command)
                     self._expect(what, wanted)
-        except smtplib.SMTPServerDisconnected as error:
+        except smtplib.SMTPException as error:  # hung up, or said a line without end
             raise Lost(str(error)) from None
 
     def _check(self, mail: Mail) -> None:
