@@ -427,11 +427,11 @@ def test_a_server_that_hangs_up_or_falls_silent_before_the_message_has_not_got_i
     assert caught.value.transient
 
 
-@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("how", [hung_up, then_silent])
 def test_a_server_that_hangs_up_or_falls_silent_after_the_message_may_have_got_it(
-    how: Callable[[Callable[[Peer], None]], Callable[[Peer], None]],
+    how: Callable[[Callable[[Peer], None]], Callable[[Peer], None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(smtp, "TAKE_TIMEOUT", 0.2)
     with ScriptedServer(how(says_until("nothing"))) as server, pytest.raises(Uncertain, match="may or may not have been sent"):
         mailer(f"smtp://ann:sesame@127.0.0.1:{server.port}").send(mail())
 
