@@ -141,9 +141,7 @@ TABLE = (
     Setting("hang_limit", SOME_SECONDS, "30", "a process whose event loop is held that long is ended"),
     Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
-    Setting(
-        "smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in the data directory", also="SMTP_URL"
-    ),
+    Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
