@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+import websocket
 
 from tests.certificates import Authority, make_authority
 from tests.harness import ROOT, Process, Server, TextClient, WsClient, wait_until
@@ -90,6 +92,29 @@ def test_while_a_mail_waits_the_slot_is_for_others(browser: WsClient, post: Rece
     browser.send({"id": "waits", "cancel": True})
     assert browser.final("waits")["event"] == "cancelled"
     assert post.recipients() == ["other@y.org"]
+
+
+def test_a_mail_that_waits_survives_the_gateway(start_server: Start, post: Received) -> None:
+    post.greylist["survivor@y.org"] = 1
+    server = start_server("--workers", "1", "--task", "later=workers.tasks.mail:send_mail;attempts=3;backoff=1", "--smtp-url", post.url)
+    with WsClient(server.ws_url) as client:
+        client.send({"id": "waits", "function": "later", "args": MAIL | {"to": "survivor@y.org"}})
+        client.until(lambda message: message.get("event") == "retrying")
+    gateway = server.gateway_pid()
+    os.kill(gateway, signal.SIGKILL)
+    wait_until(lambda: server.gateway_pid() != gateway)
+    with wait_until(lambda: connected(server.ws_url)) as client:
+        client.send({"id": "waits", "attach": 0})
+        last = client.final("waits")
+    assert (last["event"], last["attempt"]) == ("succeeded", 2)
+    assert post.recipients().count("survivor@y.org") == 1
+
+
+def connected(url: str) -> WsClient | None:
+    """A browser, where there is a gateway yet."""
+    with suppress(OSError, websocket.WebSocketException):
+        return WsClient(url)
+    return None
 
 
 def test_a_direct_caller_is_told_at_once(mail_server: Server, post: Received) -> None:
