@@ -103,18 +103,18 @@ def test_a_mail_that_waits_survives_the_gateway(start_server: Start, post: Recei
     gateway = server.gateway_pid()
     os.kill(gateway, signal.SIGKILL)
     wait_until(lambda: server.gateway_pid() != gateway)
-    with wait_until(lambda: connected(server.ws_url)) as client:
+    with wait_until(lambda: connected(server.ws_url))[0] as client:
         client.send({"id": "waits", "attach": 0})
         last = client.final("waits")
     assert (last["event"], last["attempt"]) == ("succeeded", 2)
     assert post.recipients().count("survivor@y.org") == 1
 
 
-def connected(url: str) -> WsClient | None:
+def connected(url: str) -> list[WsClient]:
     """A browser, where there is a gateway yet."""
     with suppress(OSError, websocket.WebSocketException):
-        return WsClient(url)
-    return None
+        return [WsClient(url)]
+    return []
 
 
 def test_a_direct_caller_is_told_at_once(mail_server: Server, post: Received) -> None:
