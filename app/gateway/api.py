@@ -1,0 +1,236 @@
+"""What can be done over HTTP: submit, list, show, follow, cancel, describe. Each takes a request and gives an answer, or raises.
+
+Paths, methods and the barrier are in `app/gateway/http.py`; what becomes of a task is decided in `app/dispatch.py`.
+"""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from app import wire
+from app.dispatch import MAX_LISTED, Dispatcher
+from app.errors import BadRequest, Busy, IdConflict, UnknownTask
+from app.gateway import sse
+from app.gateway.answers import Answer, json_answer
+from app.gateway.callers import Caller, Callers
+from app.gateway.catalogue import Catalogue
+from app.gateway.follow import Follower
+from app.gateway.peer import Peer
+from app.gateway.problems import HttpRefusal
+from app.gateway.views import Views, is_over
+from app.journal import Stored
+from app.messages import IDENTIFIER, State, Submit, new_id, read_submit
+from app.settings import Settings
+from app.task import key_of
+
+OK: Final = "200 OK"
+ACCEPTED: Final = "202 Accepted"
+MOST_WAIT: Final = 60.0
+"""Seconds that a request with `Prefer: wait` is held at most."""
+
+_OF_A_CONNECTION: Final = ("events", "on_disconnect")
+_WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
+_COUNT: Final = re.compile(r"[0-9]{1,15}")
+_STATES: Final = tuple(state.value for state in State)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that was let in. `task_id` is the one in its path, not checked."""
+
+    environ: Mapping[str, Any]
+    peer: Peer
+    owner: str
+    caller: Caller
+    task_id: str = ""
+
+
+class Api:
+    """The operations, for one gateway process."""
+
+    def __init__(self, dispatcher: Dispatcher, callers: Callers, settings: Settings) -> None:
+        self._dispatcher = dispatcher
+        self._callers = callers
+        self._settings = settings
+        self._catalogue = Catalogue(dispatcher, settings.max_message)
+        self._views = Views(dispatcher)
+
+    def submit(self, request: Request) -> Answer:
+        """Accept a task, once it is in the journal; with `Prefer: wait`, its end, where that comes in time."""
+        submit = _named(self._read_task(request), request.environ.get("HTTP_IDEMPOTENCY_KEY"))
+        patience = _patience(request.environ.get("HTTP_PREFER", ""))
+        self._catalogue.check(submit)
+        self._check_room(request, submit.id)
+        follower = Follower(self._dispatcher.journal, request.owner, submit.id)
+        try:
+            task = self._dispatcher.submit(request.owner, request.caller, submit, follower)
+            own = task is not None and follower in task.watchers
+            if task is not None and own:
+                request.caller.count(task)
+            follower.follow(task)
+            follower.confirm(submit, own)
+            if patience:
+                self._wait(request, follower, patience)
+        finally:
+            follower.close()
+        view = self._views.show(request.owner, submit.id)
+        applied = (("Preference-Applied", f"wait={patience:.0f}"),) if patience else ()
+        return json_answer(OK if is_over(view) else ACCEPTED, view, ("Location", f"/tasks/{submit.id}"), *applied)
+
+    def _read_task(self, request: Request) -> Submit:
+        kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
+        if kind != "application/json" or request.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
+            raise HttpRefusal("unsupported_media_type", "send Content-Type: application/json, not encoded", ("Accept", "application/json"))
+        message = wire.decode(request.peer.read_body(self._settings.max_message))
+        if type(message) is not dict or "function" not in message:
+            raise BadRequest('the body wants a JSON object: {"function": …, "args": …}')
+        for key in _OF_A_CONNECTION:
+            if key in message:
+                raise BadRequest(f'"{key}" is for connections that stay, as a WebSocket does; leave it out')
+        return read_submit(message)
+
+    def _check_room(self, request: Request, task_id: str) -> None:
+        """Where there is none, a task that is sent again is still found."""
+        if self._callers.is_full(request.caller) and not self._is_known(request.owner, task_id):
+            raise Busy(f"{self._settings.max_unfinished} tasks that came from your address are unfinished; wait for some of them")
+
+    def _is_known(self, owner: str, task_id: str) -> bool:
+        try:
+            self._dispatcher.find(owner, task_id)
+        except UnknownTask:
+            return False
+        return True
+
+    def _wait(self, request: Request, follower: Follower, seconds: float) -> None:
+        """Hold the request until the task is over, or for that long."""
+        deadline = time.monotonic() + seconds
+        self._callers.hold(request.caller, follower, request.peer)
+        try:
+            while True:
+                follower.read()
+                left = deadline - time.monotonic()
+                if follower.over or left <= 0:
+                    return
+                follower.wait(left)
+        finally:
+            self._callers.let_go(request.caller, follower, request.peer)
+
+    def list(self, request: Request) -> Answer:
+        """One's own tasks, newest first."""
+        wanted = _query(request, "limit", "state", "function")
+        limit = _limit(wanted.get("limit", "100"))
+        state, function = wanted.get("state"), wanted.get("function")
+        if state is not None and state not in _STATES:
+            raise BadRequest(f"state wants one of {', '.join(_STATES)}")
+        found = self._dispatcher.list(request.owner, limit if state is None and function is None else MAX_LISTED)
+        tasks = [entry for entry in found if state in (None, entry["state"]) and function in (None, entry["function"])]
+        return json_answer(OK, {"tasks": tasks[:limit]})
+
+    def show(self, request: Request) -> Answer:
+        """One task: its state, and its result or its error where it is over."""
+        _query(request)
+        return json_answer(OK, self._views.show(request.owner, _checked(request.task_id)))
+
+    def cancel(self, request: Request) -> Answer:
+        """Cancel a task; one that is over stays as it is. What became of it is said later."""
+        _query(request)
+        task_id = _checked(request.task_id)
+        self._dispatcher.cancel(request.owner, task_id)
+        return json_answer(ACCEPTED, self._views.show(request.owner, task_id))
+
+    def events(self, request: Request) -> Answer:
+        """Everything that was and will be said of a task after `Last-Event-ID`; 204 where nothing will."""
+        _query(request)
+        task_id = _checked(request.task_id)
+        after = _number_seen(request.environ.get("HTTP_LAST_EVENT_ID", "0"))
+        journal = self._dispatcher.journal
+        task = self._dispatcher.find(request.owner, task_id)
+        if task is None and not _any_after(journal.read(key_of(request.owner, task_id), after, 1)):
+            return Answer("204 No Content", b"", "")
+        if request.environ["REQUEST_METHOD"] == "HEAD":
+            return Answer(OK, (), sse.MEDIA_TYPE)
+        follower = Follower(journal, request.owner, task_id)
+        self._callers.hold(request.caller, follower, request.peer)
+        follower.follow(task, after)
+
+        def done() -> None:
+            follower.close()
+            self._callers.let_go(request.caller, follower, request.peer)
+
+        request.peer.be_patient(self._settings.stall_timeout)
+        stream = sse.Stream(follower, self._settings.ping_interval, done)
+        return Answer(OK, stream, sse.MEDIA_TYPE, (("X-Accel-Buffering", "no"), *_closing(request)))
+
+    def functions(self, request: Request) -> Answer:
+        """The catalogue."""
+        _query(request)
+        return json_answer(OK, self._dispatcher.describe())
+
+    def description(self, request: Request) -> Answer:
+        """This interface, in OpenAPI 3.1."""
+        _query(request)
+        return Answer(OK, self._catalogue.openapi())
+
+
+def _named(submit: Submit, key: str | None) -> Submit:
+    """The submit with an id: its own, the one in an Idempotency-Key header (a string as in RFC 8941, or bare), or a new one."""
+    if key is None:
+        return submit if submit.id else submit._replace(id=new_id())
+    given = key.strip()
+    if len(given) > 1 and given[0] == given[-1] == '"':
+        given = given[1:-1]
+    if not IDENTIFIER.match(given):
+        raise BadRequest("Idempotency-Key wants 1 to 64 characters of A-Z a-z 0-9 _ -")
+    if submit.id and submit.id != given:
+        raise IdConflict(submit.id)
+    return submit._replace(id=given)
+
+
+def _patience(preferences: str) -> float:
+    """How long the caller prefers to wait (RFC 7240), in seconds; 0 where it does not. What it says besides is passed over."""
+    found = (_WAIT.fullmatch(preference.partition(";")[0].strip().lower()) for preference in preferences.split(","))
+    seconds = next((float(match[1]) for match in found if match is not None), 0.0)
+    return min(seconds, MOST_WAIT)
+
+
+def _query(request: Request, *known: str) -> dict[str, str]:
+    """The parameters of the query, each at most once and none but these."""
+    try:
+        pairs = parse_qsl(request.environ.get("QUERY_STRING", ""), keep_blank_values=True, errors="strict", max_num_fields=20)
+    except ValueError:
+        raise BadRequest("the query cannot be read") from None
+    query = dict(pairs)
+    if len(query) != len(pairs) or not query.keys() <= set(known):
+        raise BadRequest(f"the query takes {', '.join(known) or 'nothing'}, each once")
+    return query
+
+
+def _limit(text: str) -> int:
+    if not _COUNT.fullmatch(text) or not 1 <= int(text) <= MAX_LISTED:
+        raise BadRequest(f"limit wants a whole number from 1 to {MAX_LISTED}")
+    return int(text)
+
+
+def _checked(task_id: str) -> str:
+    """The id in a path; one that can be no id is unknown."""
+    if not IDENTIFIER.match(task_id):
+        raise UnknownTask(task_id[:64])
+    return task_id
+
+
+def _number_seen(text: str) -> int:
+    if not _COUNT.fullmatch(text):
+        raise BadRequest("Last-Event-ID wants the id of an event")
+    return int(text)
+
+
+def _any_after(stored: Stored | None) -> bool:
+    return stored is not None and bool(stored.events)
+
+
+def _closing(request: Request) -> tuple[tuple[str, str], ...]:
+    """Before HTTP/1.1 only the end of the connection ends an answer of unknown length."""
+    return () if request.environ["SERVER_PROTOCOL"] == "HTTP/1.1" else (("Connection", "close"),)

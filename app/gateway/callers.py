@@ -1,0 +1,150 @@
+"""Who asks over HTTP: whose tasks they are, from where a browser may ask, and how much one caller may have under way.
+
+There is no connection that stands for a caller, as a WebSocket does: its address does. Behind a proxy that is the proxy, for all.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from app.errors import Busy, Forbidden, HandoffError
+from app.gateway.follow import Follower
+from app.gateway.handshake import check_origin
+from app.gateway.peer import Peer
+from app.task import Task
+
+_LOCAL: Final = "localhost"
+
+
+def owner_of(environ: Mapping[str, Any]) -> str:
+    """Whose tasks this request may see and make: everyone's, where there are no tokens."""
+    return ""
+
+
+class Doors:
+    """From where a request may come. Cross-site requests of browsers end here, and those of a name that somebody else controls."""
+
+    def __init__(self, origins: frozenset[str]) -> None:
+        """`origins` are those that a browser may come from; their hosts are the names that this server has."""
+        self._origins = origins
+        self._hosts = {_LOCAL, *(_host_of(origin.partition("://")[2]) for origin in origins)}
+
+    def check(self, environ: Mapping[str, Any]) -> None:
+        """Raises `Forbidden`.
+
+        A page of another site sends its Origin. One whose name was made to point here sends none with a GET, but its name as the Host;
+        an address is nobody's name.
+        """
+        if not check_origin(environ, self._origins):
+            raise Forbidden("this Origin may not ask here; the setting `origins` lists those that may")
+        host = _host_of(environ.get("HTTP_HOST", ""))
+        if host and host not in self._hosts and not _is_address(host):
+            raise Forbidden("nothing is served under this Host; name it in the setting `origins`, as https://example.org")
+
+
+def _host_of(field: str) -> str:
+    """The host in a Host header, without its port; what cannot be read is nobody's."""
+    try:
+        return urlsplit(f"//{field}").hostname or ""
+    except ValueError:
+        return "?"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class Caller:
+    """One address, and a `Watcher` of the tasks that came from there: they take turns with those of others. `unfinished` counts them,
+    `held` the requests that wait for something."""
+
+    def __init__(self, callers: "Callers", address: str) -> None:
+        self._callers = callers
+        self.address = address
+        self.unfinished = 0
+        self.held = 0
+
+    def count(self, task: Task) -> None:
+        """One more, until it is over. Call it in the turn of the submit."""
+        self.unfinished += 1
+        task.watchers.append(self)
+        self._callers.keep(self)
+
+    def deliver(self, seq: int, line: bytes, final: bool) -> None:
+        """As `Watcher.deliver`."""
+        if final:
+            self._less()
+
+    def already_known(self) -> None:
+        """As `Watcher.already_known`."""
+        self._less()
+
+    def refused(self, error: HandoffError) -> None:
+        """It was not kept."""
+        self._less()
+
+    def _less(self) -> None:
+        self.unfinished -= 1
+        self._callers.forget(self)
+
+
+class Callers:
+    """The callers that have something under way, by address."""
+
+    def __init__(self, most: int) -> None:
+        """`most`: unfinished tasks, and requests that are held, of one caller."""
+        self._most = most
+        self._callers: dict[str, Caller] = {}
+        self._held: set[Follower] = set()
+        self._closing = False
+
+    def __len__(self) -> int:
+        """How many requests are held."""
+        return len(self._held)
+
+    def of(self, environ: Mapping[str, Any]) -> Caller:
+        """Who sent this request."""
+        address = environ.get("REMOTE_ADDR", "")
+        return self._callers.get(address) or Caller(self, address)
+
+    def keep(self, caller: Caller) -> None:
+        """It has something under way."""
+        self._callers.setdefault(caller.address, caller)
+
+    def forget(self, caller: Caller) -> None:
+        """Forget it, where it has nothing under way."""
+        if not caller.unfinished and not caller.held and self._callers.get(caller.address) is caller:
+            del self._callers[caller.address]
+
+    def is_full(self, caller: Caller) -> bool:
+        """Whether the caller has as many unfinished tasks as it may."""
+        return caller.unfinished >= self._most
+
+    def hold(self, caller: Caller, follower: Follower, peer: Peer) -> None:
+        """This request waits from now on: until its peer is gone, or everyone is sent away. Raises `Busy`."""
+        if caller.held >= self._most:
+            raise Busy(f"{self._most} requests of your address wait already")
+        caller.held += 1
+        self.keep(caller)
+        self._held.add(follower)
+        peer.watch(follower.end)
+        if self._closing:
+            follower.end()
+
+    def let_go(self, caller: Caller, follower: Follower, peer: Peer) -> None:
+        """It waits no more."""
+        peer.unwatch()
+        self._held.discard(follower)
+        caller.held -= 1
+        self.forget(caller)
+
+    def close(self) -> None:
+        """Send away all that wait, and whoever comes to wait after them."""
+        self._closing = True
+        for follower in self._held:
+            follower.end()
