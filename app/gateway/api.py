@@ -3,6 +3,7 @@
 Paths, methods and the barrier are in `app/gateway/http.py`; what becomes of a task is decided in `app/dispatch.py`.
 """
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -77,19 +78,22 @@ class Api:
         finally:
             follower.close()
         view = self._views.show(request.owner, submit.id)
-        applied = (("Preference-Applied", f"wait={patience:.0f}"),) if patience else ()
-        return json_answer(OK if is_over(view) else ACCEPTED, view, ("Location", f"/tasks/{submit.id}"), *applied)
+        return json_answer(OK if is_over(view) else ACCEPTED, view, ("Location", f"/tasks/{submit.id}"), *_applied(patience))
 
     def _read_task(self, request: Request) -> Submit:
         kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
         if kind != "application/json" or request.environ.get("HTTP_CONTENT_ENCODING", "identity") != "identity":
             raise HttpRefusal("unsupported_media_type", "send Content-Type: application/json, not encoded", ("Accept", "application/json"))
-        message = wire.decode(request.peer.read_body(self._settings.max_message))
+        body = request.peer.read_body(self._settings.max_message)
+        message = wire.decode(body) if body else None
         if type(message) is not dict or "function" not in message:
             raise BadRequest('the body wants a JSON object: {"function": …, "args": …}')
         for key in _OF_A_CONNECTION:
             if key in message:
                 raise BadRequest(f'"{key}" is for connections that stay, as a WebSocket does; leave it out')
+        priority = message.get("priority")
+        if type(priority) is float and priority.is_integer():  # to JSON Schema, 5.0 is an integer
+            message["priority"] = int(priority)
         return read_submit(message)
 
     def _check_room(self, request: Request, task_id: str) -> None:
@@ -130,9 +134,19 @@ class Api:
         return json_answer(OK, {"tasks": tasks[:limit]})
 
     def show(self, request: Request) -> Answer:
-        """One task: its state, and its result or its error where it is over."""
+        """One task: its state, and its result or its error where it is over; with `Prefer: wait`, as soon as it is."""
         _query(request)
-        return json_answer(OK, self._views.show(request.owner, _checked(request.task_id)))
+        task_id = _checked(request.task_id)
+        patience = _patience(request.environ.get("HTTP_PREFER", ""))
+        task = self._dispatcher.find(request.owner, task_id)
+        if task is not None and patience:
+            follower = Follower(self._dispatcher.journal, request.owner, task_id)
+            follower.follow(task)
+            try:
+                self._wait(request, follower, patience)
+            finally:
+                follower.close()
+        return json_answer(OK, self._views.show(request.owner, task_id), *_applied(patience))
 
     def cancel(self, request: Request) -> Answer:
         """Cancel a task; one that is over stays as it is. What became of it is said later."""
@@ -142,7 +156,7 @@ class Api:
         return json_answer(ACCEPTED, self._views.show(request.owner, task_id))
 
     def events(self, request: Request) -> Answer:
-        """Everything that was and will be said of a task after `Last-Event-ID`; 204 where nothing will."""
+        """Everything that was and will be said of a task after `Last-Event-ID`; 204 where nothing will. With `Prefer: wait`, until then."""
         _query(request)
         task_id = _checked(request.task_id)
         after = _number_seen(request.environ.get("HTTP_LAST_EVENT_ID", "0"))
@@ -155,14 +169,18 @@ class Api:
         follower = Follower(journal, request.owner, task_id)
         self._callers.hold(request.caller, follower, request.peer)
         follower.follow(task, after)
+        patience = _patience(request.environ.get("HTTP_PREFER", ""))
+        headers = (("X-Accel-Buffering", "no"), *_applied(patience), *_closing(request))
+        return Answer(OK, self._stream(request, follower, patience), sse.MEDIA_TYPE, headers)
 
+    def _stream(self, request: Request, follower: Follower, patience: float | None) -> sse.Stream:
         def done() -> None:
             follower.close()
             self._callers.let_go(request.caller, follower, request.peer)
 
         request.peer.be_patient(self._settings.stall_timeout)
-        stream = sse.Stream(follower, self._settings.ping_interval, done)
-        return Answer(OK, stream, sse.MEDIA_TYPE, (("X-Accel-Buffering", "no"), *_closing(request)))
+        until = math.inf if patience is None else time.monotonic() + patience
+        return sse.Stream(follower, self._settings.ping_interval, until, done)
 
     def functions(self, request: Request) -> Answer:
         """The catalogue."""
@@ -189,11 +207,14 @@ def _named(submit: Submit, key: str | None) -> Submit:
     return submit._replace(id=given)
 
 
-def _patience(preferences: str) -> float:
-    """How long the caller prefers to wait (RFC 7240), in seconds; 0 where it does not. What it says besides is passed over."""
+def _patience(preferences: str) -> float | None:
+    """How long the caller prefers to wait (RFC 7240), in seconds, if it says. What it says besides is passed over."""
     found = (_WAIT.fullmatch(preference.partition(";")[0].strip().lower()) for preference in preferences.split(","))
-    seconds = next((float(match[1]) for match in found if match is not None), 0.0)
-    return min(seconds, MOST_WAIT)
+    return next((min(float(match[1]), MOST_WAIT) for match in found if match is not None), None)
+
+
+def _applied(patience: float | None) -> tuple[tuple[str, str], ...]:
+    return () if patience is None else (("Preference-Applied", f"wait={patience:.0f}"),)
 
 
 def _query(request: Request, *known: str) -> dict[str, str]:

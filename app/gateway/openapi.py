@@ -22,8 +22,17 @@ _COMMON: Mapping[str, Schema] = {
 _PREFER: Final = {
     "name": "Prefer",
     "in": "header",
-    "description": "wait=10: answer with the end, where it comes within 10 seconds (60 at most).",
+    "description": "wait=10: wait for the end of the task, for 10 seconds (60 at most).",
     "schema": {"type": "string"},
+}
+_APPLIED: Final = {"Preference-Applied": {"description": "How long it waits at most.", "schema": {"type": "string"}}}
+_SAID: Final = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]{1,15}$"},
+        "data": {"type": "string", "contentMediaType": _JSON, "description": "What the WebSocket would say."},
+    },
 }
 
 _ERROR: Final = {
@@ -114,7 +123,6 @@ def _submit(max_body: int) -> dict[str, Any]:
     task = {"$ref": "#/components/schemas/task"}
     key = {"type": "string", "pattern": '^("[A-Za-z0-9_-]{1,64}"|[A-Za-z0-9_-]{1,64})$'}
     where = {"Location": {"description": "The path of the task.", "schema": {"type": "string", "format": "uri-reference"}}}
-    applied = {"Preference-Applied": {"description": "How long it was waited.", "schema": {"type": "string"}}}
     return {
         "operationId": "submit",
         "summary": "Submit a task",
@@ -128,8 +136,8 @@ def _submit(max_body: int) -> dict[str, Any]:
             "content": {_JSON: {"schema": {"$ref": "#/components/schemas/call"}}},
         },
         "responses": {
-            **_answers(202, "Accepted: it is kept, and gets exactly one end.", task, headers={**where, **applied}),
-            **_answers(200, "It is over: it was sent before, or it was waited for.", task, headers={**where, **applied}),
+            **_answers(202, "Accepted: it is kept, and gets exactly one end.", task, headers={**where, **_APPLIED}),
+            **_answers(200, "It is over: it was sent before, or it was waited for.", task, headers={**where, **_APPLIED}),
         },
     }
 
@@ -149,7 +157,12 @@ _LIST: Final = {
         {"type": "object", "required": ["tasks"], "properties": {"tasks": {"type": "array", "items": _TASK_REFERENCE}}},
     ),
 }
-_SHOW: Final = {"operationId": "show", "summary": "Where a task stands", "responses": _answers(200, "The task.", _TASK_REFERENCE)}
+_SHOW: Final = {
+    "operationId": "show",
+    "summary": "Where a task stands",
+    "parameters": [_PREFER],
+    "responses": _answers(200, "The task.", _TASK_REFERENCE, headers=_APPLIED),
+}
 _CANCEL: Final = {
     "operationId": "cancel",
     "summary": "Cancel a task",
@@ -164,12 +177,14 @@ _EVENTS: Final = {
             "in": "header",
             "description": "The number of the last event that was seen: those after it are sent.",
             "schema": {"type": "string", "pattern": "^[0-9]{1,15}$"},
-        }
+        },
+        _PREFER,
     ],
     "responses": {
         "200": {
             "description": "Server-Sent Events: `id` is the number of an event, `data` the event. It ends after the final one.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "headers": _APPLIED,
+            "content": {"text/event-stream": {"schema": _SAID}},
         },
         "204": {"description": "It is over, and everything was seen."},
         "default": _problem("A problem; see components/responses for each code"),

@@ -137,7 +137,7 @@ def mismatch(schema: Schema, value: Any, where: str) -> str:
     kind = schema.get("type")
     if kind is None:
         return ""
-    if type(value) not in _TYPES[kind]:
+    if type(value) not in _TYPES[kind] and not (kind == "integer" and type(value) is float and value.is_integer()):
         return f"{where} wants {_ARTICLES.get(kind, 'a')} {kind}".replace("a null", "null")
     if kind == "array":
         return _mismatch_in_array(schema, value, where)

@@ -1,5 +1,6 @@
 """A task's events as Server-Sent Events (HTML, 9.2): the number of an event is its `id`, so that a client resumes where it was cut off."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -19,10 +20,12 @@ _KEEP_ALIVE: Final = b":\n\n"
 class Stream:
     """The body of an answer that goes on until the task is over, its reader is gone, or all are sent away."""
 
-    def __init__(self, follower: Follower, quiet: float, done: Callable[[], None]) -> None:
-        """A comment is sent after `quiet` seconds of silence. `done` is called once at the end, however that comes."""
+    def __init__(self, follower: Follower, quiet: float, until: float, done: Callable[[], None]) -> None:
+        """A comment is sent after `quiet` seconds of silence; `until` is when it ends in any case, by the monotonic clock. `done` is
+        called once at the end, however that comes."""
         self._follower = follower
         self._quiet = quiet
+        self._until = until
         self._done = done
 
     def __iter__(self) -> Iterator[bytes]:
@@ -31,9 +34,10 @@ class Stream:
         try:
             while True:
                 yield from pieces(b"".join(map(_message, follower.read())))
-                if follower.over:
+                left = self._until - time.monotonic()
+                if follower.over or left <= 0:
                     return
-                if not follower.wait(self._quiet):
+                if not follower.wait(min(left, self._quiet)) and left > self._quiet:
                     yield _KEEP_ALIVE
         except HandoffError:
             return  # forgotten, or refused after all: whoever asks again is told
