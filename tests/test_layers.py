@@ -42,7 +42,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (6, "app/gateway/peer.py app/gateway/follow.py app/gateway/views.py app/gateway/answers.py app/gateway/openapi.py"),
     (6, "app/gateway/requests.py app/gateway/sse.py app/gateway/catalogue.py"),
     (6, "app/gateway/__init__.py app/gateway/handshake.py"),
-    (6, "app/gateway/websocket.py app/gateway/pages.py app/gateway/callers.py"),
+    (6, "app/gateway/websocket.py app/gateway/pages.py app/gateway/callers.py app/gateway/doors.py"),
     (6, "app/gateway/session.py app/gateway/handler.py app/gateway/reaper.py app/gateway/api.py"),
     (6, "app/gateway/http.py"),
     (6, "app/gateway/server.py"),

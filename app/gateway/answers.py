@@ -30,12 +30,12 @@ class Answer(NamedTuple):
     media_type: str = _JSON
     headers: tuple[tuple[str, str], ...] = ()
 
-    def send(self, start_response: StartResponse, *, head_only: bool) -> Iterable[bytes]:
-        """The WSGI response. Of a stream, nothing is said of its length."""
+    def send(self, start_response: StartResponse, *more: tuple[str, str], head_only: bool) -> Iterable[bytes]:
+        """The WSGI response, with `more` headers. Of a stream, nothing is said of its length."""
         body = self.body
         length = [("Content-Length", str(len(body)))] if isinstance(body, bytes) and self.media_type else []
         kind = [("Content-Type", self.media_type)] if self.media_type else []
-        start_response(self.status, [*kind, *length, *self.headers, *_ALWAYS])
+        start_response(self.status, [*kind, *length, *self.headers, *more, *_ALWAYS])
         if head_only:
             return [] if isinstance(body, bytes) else iter(())
         return list(pieces(body)) if isinstance(body, bytes) else body

@@ -1,62 +1,15 @@
-"""Who asks over HTTP: whose tasks they are, from where a browser may ask, and how much one caller may have under way.
+"""Who asks over HTTP, and how much one caller may have under way: unfinished tasks, and requests that wait for something.
 
 There is no connection that stands for a caller, as a WebSocket does: its address does. Behind a proxy that is the proxy, for all.
 """
 
-import ipaddress
 from collections.abc import Mapping
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
-from app.errors import Busy, Forbidden, HandoffError
+from app.errors import Busy, HandoffError
 from app.gateway.follow import Follower
-from app.gateway.handshake import check_origin
 from app.gateway.peer import Peer
 from app.task import Task
-
-_LOCAL: Final = "localhost"
-
-
-def owner_of(environ: Mapping[str, Any]) -> str:
-    """Whose tasks this request may see and make: everyone's, where there are no tokens."""
-    return ""
-
-
-class Doors:
-    """From where a request may come. Cross-site requests of browsers end here, and those of a name that somebody else controls."""
-
-    def __init__(self, origins: frozenset[str]) -> None:
-        """`origins` are those that a browser may come from; their hosts are the names that this server has."""
-        self._origins = origins
-        self._hosts = {_LOCAL, *(_host_of(origin.partition("://")[2]) for origin in origins)}
-
-    def check(self, environ: Mapping[str, Any]) -> None:
-        """Raises `Forbidden`.
-
-        A page of another site sends its Origin. One whose name was made to point here sends none with a GET, but its name as the Host;
-        an address is nobody's name.
-        """
-        if not check_origin(environ, self._origins):
-            raise Forbidden("this Origin may not ask here; the setting `origins` lists those that may")
-        host = _host_of(environ.get("HTTP_HOST", ""))
-        if host and host not in self._hosts and not _is_address(host):
-            raise Forbidden("nothing is served under this Host; name it in the setting `origins`, as https://example.org")
-
-
-def _host_of(field: str) -> str:
-    """The host in a Host header, without its port; what cannot be read is nobody's."""
-    try:
-        return urlsplit(f"//{field}").hostname or ""
-    except ValueError:
-        return "?"
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 class Caller:

@@ -10,7 +10,8 @@ from typing import Any, Final
 from app.errors import HandoffError
 from app.gateway.answers import Answer, StartResponse, problem
 from app.gateway.api import Api, Request
-from app.gateway.callers import Callers, Doors, owner_of
+from app.gateway.callers import Callers
+from app.gateway.doors import Doors, owner_of, preflight
 from app.gateway.pages import Pages
 from app.gateway.peer import PEER
 from app.gateway.problems import HttpRefusal
@@ -46,10 +47,11 @@ class Site:
         if not path or path[0] not in _FIRST:
             return self._pages(environ, start_response)
         answer = self._answer(environ, path)
-        return answer.send(start_response, head_only=environ["REQUEST_METHOD"] == "HEAD")
+        return answer.send(start_response, *self._doors.welcome(environ), head_only=environ["REQUEST_METHOD"] == "HEAD")
 
     def _answer(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
         try:
+            self._doors.check(environ)
             return self._operate(environ, path)
         except HandoffError as error:
             return problem(error)
@@ -60,16 +62,15 @@ class Site:
             return problem(HandoffError("something went wrong here; the log has it"))
 
     def _operate(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
-        self._doors.check(environ)
         operations = ROUTES.get(tuple(part if place != 1 else "" for place, part in enumerate(path)))
         if operations is None:
             raise HttpRefusal("not_found", "nothing is at this path; /openapi.json says what there is")
         method = environ["REQUEST_METHOD"]
-        allowed = ("Allow", ", ".join([*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"]))
+        allowed = ", ".join([*operations, *(["HEAD"] if "GET" in operations else []), "OPTIONS"])
         if method == "OPTIONS":
-            return Answer("204 No Content", b"", "", (allowed,))
+            return Answer("204 No Content", b"", "", (("Allow", allowed), *preflight(environ, allowed)))
         operation = operations.get("GET" if method == "HEAD" else method)
         if operation is None:
-            raise HttpRefusal("method_not_allowed", f"this takes {allowed[1]}", allowed)
+            raise HttpRefusal("method_not_allowed", f"this takes {allowed}", ("Allow", allowed))
         owner, caller = owner_of(environ), self._callers.of(environ)
         return operation(self._api, Request(environ, environ[PEER], owner, caller, path[1] if len(path) > 1 else ""))

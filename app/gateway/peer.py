@@ -48,26 +48,29 @@ class Peer:
         if not self.unread:
             return b""
         decoder = Chunks(limit) if self._length == CHUNKED else Whole(self._length, limit)
-        if self._waits and not self._source.leftover:
-            self._sock.sendall(_CONTINUE)
-        deadline = time.monotonic() + self._timeout
         try:
-            while not decoder.feed(self._take(deadline)):
-                gevent.sleep(0)  # one that sends all the time has its turn, as everyone has
+            self._feed(decoder)
+        except TimeoutError:
+            raise HttpRefusal("late", f"the body took more than {self._timeout:g} seconds") from None
+        except OSError as error:
+            raise ConnectionResetError(f"lost within a body: {error}") from None
         finally:
             self._sock.settimeout(self._timeout)  # of the answer
         body, self._source.leftover = decoder.split()
         self.unread = False
         return body
 
-    def _take(self, deadline: float) -> bytes:
-        try:
+    def _feed(self, decoder: Chunks | Whole) -> None:
+        deadline = time.monotonic() + self._timeout
+        if self._waits and not self._source.leftover:
+            self._sock.sendall(_CONTINUE)
+        while True:
             data = self._source.take(deadline)
-        except TimeoutError:
-            raise HttpRefusal("late", f"the body took more than {self._timeout:g} seconds") from None
-        if not data:
-            raise ConnectionResetError("the stream ended within a body")
-        return data
+            if not data:
+                raise ConnectionResetError("the stream ended")
+            if decoder.feed(data):
+                return
+            gevent.sleep(0)  # one that sends all the time has its turn, as everyone has
 
     def be_patient(self, timeout: float) -> None:
         """From now on, and for this answer, a write may take that many seconds."""

@@ -167,6 +167,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         except Refused as refused:
             answer = refused.status, refused.response()
         if answer is True or self.socket is None:
+            gevent.sleep(0)  # one that sends request after request has its turn, as everyone has
             return answer
         with contextlib.suppress(OSError):
             if answer is not None:

@@ -27,7 +27,8 @@ from app.dispatch import Dispatcher
 from app.durable import DurableJournal
 from app.gateway import handler, hooks
 from app.gateway.api import Api
-from app.gateway.callers import Callers, Doors
+from app.gateway.callers import Callers
+from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
 from app.gateway.pages import Pages
