@@ -89,23 +89,21 @@ class Arguments:
     """What one function takes: `by_name` and `by_position` are schemas; `required`, whether it cannot be called with nothing."""
 
     def __init__(self, params: list[dict[str, Any]]) -> None:
-        """`params` as the catalogue has them."""
-        kinds = [(str(param["name"]), schema_of(param["type"]), param) for param in params]
-        named = {name: _with_default(schema, param) for name, schema, param in kinds if not name.startswith("*")}
-        needed = [name for name, _, param in kinds if param["required"]]
-        rest = next((schema for name, schema, _ in kinds if name.startswith("*") and not name.startswith("**")), None)
-        others = next((schema for name, schema, _ in kinds if name.startswith("**")), None)
+        """`params` as the catalogue has them, in order: what stands behind `*rest` can only be given by name."""
+        schemas = {str(param["name"]): _with_default(schema_of(param["type"]), param) for param in params}
+        needed = [str(param["name"]) for param in params if param["required"]]
+        named = {name: schema for name, schema in schemas.items() if not name.startswith("*")}
+        rest = next((name for name in schemas if name.startswith("*") and not name.startswith("**")), "")
+        first = list(schemas)[: list(schemas).index(rest)] if rest else list(named)
+        others = next((schema for name, schema in schemas.items() if name.startswith("**")), False)
         self.required = bool(needed)
-        self.by_name: Schema = {"type": "object", "properties": named, "additionalProperties": False if others is None else others}
-        self.by_position: Schema = {"type": "array", "prefixItems": list(named.values()), "minItems": len(needed)}
-        if not named:
-            del self.by_position["prefixItems"]
-        if rest is None:
-            self.by_position["maxItems"] = len(named)
-        else:
-            self.by_position["items"] = rest
+        self.by_name: Schema = {"type": "object", "properties": named, "additionalProperties": others}
+        self.by_position: Schema = {"type": "array", "minItems": len([name for name in needed if name in first])}
         if needed:
             self.by_name["required"] = needed
+        if first:
+            self.by_position["prefixItems"] = [schemas[name] for name in first]
+        self.by_position |= {"items": schemas[rest]} if rest else {"maxItems": len(first)}
 
     def schema(self) -> Schema:
         """All that may stand under `args`."""
@@ -129,8 +127,7 @@ def _with_default(schema: Schema, param: dict[str, Any]) -> Schema:
 def mismatch(schema: Schema, value: Any, where: str) -> str:
     """How a value is not what a schema of this file wants; empty where it is."""
     if "anyOf" in schema:
-        found = [mismatch(member, value, where) for member in schema["anyOf"]]
-        return found[0] if all(found) else ""
+        return _mismatch_in_union(schema["anyOf"], value, where)
     if "enum" in schema:
         fits = any(type(choice) is type(value) and choice == value for choice in schema["enum"])
         return "" if fits else f"{where} is none of the {len(schema['enum'])} that it may be"
@@ -142,6 +139,14 @@ def mismatch(schema: Schema, value: Any, where: str) -> str:
     if kind == "array":
         return _mismatch_in_array(schema, value, where)
     return _mismatch_in_object(schema, value, where) if kind == "object" else ""
+
+
+def _mismatch_in_union(members: list[Schema], value: Any, where: str) -> str:
+    found = [mismatch(member, value, where) for member in members]
+    if not all(found):
+        return ""
+    inside = [text for text in found if not text.startswith(f"{where} wants ")]
+    return inside[0] if inside else f"{where} wants {' or '.join(text.removeprefix(f'{where} wants ') for text in found)}"
 
 
 def _mismatch_in_array(schema: Schema, value: list[Any], where: str) -> str:
