@@ -41,9 +41,9 @@ class Answer(NamedTuple):
         return list(pieces(body)) if isinstance(body, bytes) else body
 
 
-def json_answer(status: str, value: Any, *headers: tuple[str, str]) -> Answer:
+def json_answer(status: str, value: Any) -> Answer:
     """An answer with a value in JSON types."""
-    return Answer(status, wire.encode_decoded(value), _JSON, headers)
+    return Answer(status, wire.encode_decoded(value))
 
 
 def problem(error: HandoffError) -> Answer:

@@ -3,6 +3,7 @@
 Paths, methods and the barrier are in `app/gateway/http.py`; what becomes of a task is decided in `app/dispatch.py`.
 """
 
+import contextlib
 import math
 import re
 import time
@@ -21,7 +22,7 @@ from app.gateway.catalogue import Catalogue
 from app.gateway.follow import Follower
 from app.gateway.peer import Peer
 from app.gateway.problems import HttpRefusal
-from app.gateway.views import Views, is_over
+from app.gateway.views import Views
 from app.journal import Stored
 from app.messages import IDENTIFIER, State, Submit, new_id, read_submit
 from app.settings import Settings
@@ -74,11 +75,13 @@ class Api:
             follower.follow(task)
             follower.confirm(submit, own)
             if patience:
-                self._wait(request, follower, patience)
+                with contextlib.suppress(Busy):  # it is accepted, whether there is room to wait or not
+                    self._wait(request, follower, patience)
         finally:
             follower.close()
         view = self._views.show(request.owner, submit.id)
-        return json_answer(OK if is_over(view) else ACCEPTED, view, ("Location", f"/tasks/{submit.id}"), *_applied(patience))
+        headers = (("Location", f"/tasks/{submit.id}"), *_applied(patience))
+        return Answer(OK if view.over else ACCEPTED, view.body, headers=headers)
 
     def _read_task(self, request: Request) -> Submit:
         kind = request.environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
@@ -146,14 +149,14 @@ class Api:
                 self._wait(request, follower, patience)
             finally:
                 follower.close()
-        return json_answer(OK, self._views.show(request.owner, task_id), *_applied(patience))
+        return Answer(OK, self._views.show(request.owner, task_id).body, headers=_applied(patience))
 
     def cancel(self, request: Request) -> Answer:
         """Cancel a task; one that is over stays as it is. What became of it is said later."""
         _query(request)
         task_id = _checked(request.task_id)
         self._dispatcher.cancel(request.owner, task_id)
-        return json_answer(ACCEPTED, self._views.show(request.owner, task_id))
+        return Answer(ACCEPTED, self._views.show(request.owner, task_id).body)
 
     def events(self, request: Request) -> Answer:
         """Everything that was and will be said of a task after `Last-Event-ID`; 204 where nothing will. With `Prefer: wait`, until then."""

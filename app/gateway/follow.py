@@ -17,7 +17,10 @@ MOST_HELD: Final = 64 * 1024
 """Bytes of events that wait for a request that does not ask for them; past that they are read from the journal again."""
 
 READ_AT_ONCE: Final = 100
-"""Events read from the journal at a time."""
+"""Most events that are read from the journal at a time. The first read is of a few, and so is every one after large ones: a slow reader
+keeps hold of what was read for it."""
+
+_A_FEW: Final = 4
 
 _ASK_AGAIN: Final = 0.005
 
@@ -35,6 +38,7 @@ class Follower:
         self._held: list[Said] = []
         self._size = 0
         self._behind = True
+        self._at_once = _A_FEW
         self._woken = Event()
         self._error: HandoffError | None = None
         self.id = task_id
@@ -118,12 +122,15 @@ class Follower:
         self._fall_behind()
         self._behind = False
         kept = self.task is None or self.task.kept > 0
-        stored = self._journal.read(self._key, self.seen, READ_AT_ONCE)
+        most = self._at_once
+        stored = self._journal.read(self._key, self.seen, most)
         if stored is None:
             if kept:
                 raise UnknownTask(self.id)  # forgotten meanwhile
             return []
-        if len(stored.events) == READ_AT_ONCE:
+        small = sum(len(line) for _, line, _ in stored.events) < MOST_HELD
+        self._at_once = min(2 * most, READ_AT_ONCE) if small else 1
+        if len(stored.events) == most:
             self._behind = True
         elif stored.final:
             self.over = True

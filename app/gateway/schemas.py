@@ -129,7 +129,7 @@ def mismatch(schema: Schema, value: Any, where: str) -> str:
     if "anyOf" in schema:
         return _mismatch_in_union(schema["anyOf"], value, where)
     if "enum" in schema:
-        fits = any(type(choice) is type(value) and choice == value for choice in schema["enum"])
+        fits = any(choice == value and (type(choice) is bool) == (type(value) is bool) for choice in schema["enum"])
         return "" if fits else f"{where} is none of the {len(schema['enum'])} that it may be"
     kind = schema.get("type")
     if kind is None:

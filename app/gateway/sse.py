@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from app.errors import HandoffError
-from app.gateway.answers import pieces
+from app.gateway.answers import PIECE, pieces
 from app.gateway.follow import Follower
 from app.journal import Said
 
@@ -33,7 +33,7 @@ class Stream:
         follower = self._follower
         try:
             while True:
-                yield from pieces(b"".join(map(_message, follower.read())))
+                yield from _together(follower.read())
                 left = self._until - time.monotonic()
                 if follower.over or left <= 0:
                     return
@@ -47,6 +47,12 @@ class Stream:
         self._done()
 
 
-def _message(said: Said) -> bytes:
-    number, line, _ = said
-    return b"id: %d\ndata: %b\n\n" % (number, line)
+def _together(said: list[Said]) -> Iterator[bytes]:
+    """The messages of these events, small ones together, and never much more than a piece in the hand."""
+    batch = b""
+    for number, line, _ in said:
+        batch += b"id: %d\ndata: %b\n\n" % (number, line)
+        if len(batch) >= PIECE:
+            yield from pieces(batch)
+            batch = b""
+    yield from pieces(batch)

@@ -1,27 +1,30 @@
 """One task as it is shown over HTTP: what the journal says of it, and where it stands. Nothing is shown before its commit."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from app import wire
 from app.dispatch import Dispatcher
 from app.errors import UnknownTask
 from app.journal import Journal, Said, Stored
-from app.messages import FINAL_STATES, State
+from app.messages import EVENTS, FINAL_STATE, FINAL_STATES, Event, State, read_event
 from app.task import Key, Task, key_of
 
-_AT_ONCE: Final = 50
-_ACCEPTED: Final[Mapping[str, Any]] = {"event": "accepted", "seq": 1}
+_AT_ONCE: Final = 8
 _PROGRESS: Final = ("done", "total", "note")
-
-_STATES: Mapping[str, State] = {
-    "accepted": State.QUEUED,
-    "started": State.RUNNING,
-    "progress": State.RUNNING,
-    "output": State.RUNNING,
-    "retrying": State.RETRYING,
+_STATES: Final = {
+    Event.STARTED: State.RUNNING,
+    Event.PROGRESS: State.RUNNING,
+    Event.OUTPUT: State.RUNNING,
+    Event.RETRYING: State.RETRYING,
 }
 """Where a task stands after an event that is not the last."""
+
+
+class View(NamedTuple):
+    """A task as JSON, and whether it is over."""
+
+    body: bytes
+    over: bool
 
 
 class Views:
@@ -30,34 +33,32 @@ class Views:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
 
-    def show(self, owner: str, task_id: str) -> dict[str, Any]:
-        """The task, in JSON types: `result` or `error` where it is over, `progress` where that was the last word. Raises `UnknownTask`."""
+    def show(self, owner: str, task_id: str) -> View:
+        """The task: `result` or `error` where it is over, `progress` where that was the last word. Raises `UnknownTask`."""
         task = self._dispatcher.find(owner, task_id)
-        if task is not None and task.kept == 1 and task.state not in FINAL_STATES:
-            return _view(task_id, task.function, task.state, _ACCEPTED)
+        if task is not None and task.kept == 1:
+            return _view(task_id, task.function, task, b"")
         stored, said = _last(self._dispatcher.journal, key_of(owner, task_id), task)
         if stored is None:
             raise UnknownTask(task_id)
-        event = _ACCEPTED if said is None else wire.decode(said[1])
-        state = _STATES.get(event["event"]) or State(event["event"])
-        if task is not None and not {state, task.state} & FINAL_STATES:
-            state = task.state
-        return _view(task_id, stored.function, state, event)
+        return _view(task_id, stored.function, task, b"" if said is None else said[1])
 
 
-def is_over(view: Mapping[str, Any]) -> bool:
-    """Whether a task that is shown so is over."""
-    return State(view["state"]) in FINAL_STATES
-
-
-def _view(task_id: str, function: str, state: State, event: Mapping[str, Any]) -> dict[str, Any]:
-    """A task in this state, of which `event` was the last that was said."""
-    view = {"id": task_id, "function": function, "state": state.value, "seq": event["seq"], "attempt": event.get("attempt", 0)}
-    if event["event"] == "progress":
-        view["progress"] = {key: event[key] for key in _PROGRESS if key in event}
-    if state in FINAL_STATES:
-        view |= {key: event[key] for key in ("result", "error") if key in event}
-    return view
+def _view(task_id: str, function: str, task: Task | None, line: bytes) -> View:
+    """`line` is the last that was said of it, if that was more than that it was accepted. Of a final one the end is taken as it stands: it
+    may be large, and is JSON already."""
+    head = read_event(line)
+    event, seq, attempt = (EVENTS[head[2]], int(head[3]), int(head[4])) if head is not None else (Event.ACCEPTED, 1, 0)
+    state = FINAL_STATE.get(event) or _STATES.get(event, State.QUEUED)
+    if task is not None and not {state, task.state} & FINAL_STATES:
+        state = task.state
+    view: dict[str, Any] = {"id": task_id, "function": function, "state": state.value, "seq": seq, "attempt": attempt}
+    if head is not None and state in FINAL_STATES:
+        return View(wire.encode_decoded(view)[:-1] + line[head.end() - 1 :], over=True)
+    if event is Event.PROGRESS:
+        said = wire.decode(line)
+        view["progress"] = {key: said[key] for key in _PROGRESS if key in said}
+    return View(wire.encode_decoded(view), over=False)
 
 
 def _last(journal: Journal, key: Key, task: Task | None) -> tuple[Stored | None, Said | None]:
