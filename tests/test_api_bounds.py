@@ -1,6 +1,7 @@
 """What the HTTP API bounds, and for whom; and what becomes of a submit that the journal did not take."""
 
 import contextlib
+import json
 import os
 import socket
 from pathlib import Path
@@ -13,8 +14,9 @@ from app.journal import Kind, MemoryJournal
 from app.messages import Submit
 from app.task import Task
 from tests.effects import open_gate
-from tests.harness import Server, WsClient
+from tests.harness import Server, WsClient, wait_until
 from tests.httpapi import EventStream, HttpClient, port_of
+from tests.rawclient import RawClient
 
 FLAGS = ("--tasks", "tests.sample_tasks", "--workers", "1", "--max-unfinished", "20", "--concurrency", "50")
 
@@ -35,6 +37,21 @@ def test_what_an_address_may_have_unfinished_is_bounded(server: Server, gate: Pa
         for task_id in ids[2:]:
             api.until(task_id, "succeeded")
         assert api.submit("echo", wait=9).status == 200
+
+
+def test_bodies_that_end_at_once_are_counted_one_by_one(server: Server, gate: Path) -> None:
+    body = json.dumps({"function": "gated", "args": {"gate": str(gate)}}).encode()
+    head = f"POST /tasks HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(RawClient(port_of(server), upgrade=False)) for _ in range(30)]
+        for client in clients:
+            client.send(head, body[:-1])
+        for client in clients:
+            client.send(body[-1:])
+        assert sorted(client.head()[0] for client in clients) == [202] * 20 + [503] * 10
+    open_gate(gate)
+    with HttpClient(server) as api:
+        wait_until(lambda: not api.ask("GET", "/tasks?state=running").body["tasks"])
 
 
 def test_how_many_of_an_address_wait_is_bounded_and_a_submit_does_not_suffer(server: Server, gate: Path) -> None:

@@ -26,7 +26,7 @@ from app.gateway.views import Views
 from app.journal import Stored
 from app.messages import IDENTIFIER, State, Submit, new_id, read_submit
 from app.settings import Settings
-from app.task import key_of
+from app.task import Task, key_of
 
 OK: Final = "200 OK"
 ACCEPTED: Final = "202 Accepted"
@@ -41,12 +41,12 @@ _STATES: Final = tuple(state.value for state in State)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request that was let in. `task_id` is the one in its path, not checked."""
+    """One request that was let in. `address` is that of its sender, `task_id` the one in its path, not checked."""
 
     environ: Mapping[str, Any]
     peer: Peer
     owner: str
-    caller: Caller
+    address: str
     task_id: str = ""
 
 
@@ -68,10 +68,11 @@ class Api:
         self._check_room(request, submit.id)
         follower = Follower(self._dispatcher.journal, request.owner, submit.id)
         try:
-            task = self._dispatcher.submit(request.owner, request.caller, submit, follower)
+            caller = self._callers.of(request.address)
+            task = self._dispatcher.submit(request.owner, caller, submit, follower)
             own = task is not None and follower in task.watchers
             if task is not None and own:
-                request.caller.count(task)
+                caller.count(task)
             follower.follow(task)
             follower.confirm(submit, own)
             if patience:
@@ -101,7 +102,7 @@ class Api:
 
     def _check_room(self, request: Request, task_id: str) -> None:
         """Where there is none, a task that is sent again is still found."""
-        if self._callers.is_full(request.caller) and not self._is_known(request.owner, task_id):
+        if self._callers.is_full(request.address) and not self._is_known(request.owner, task_id):
             raise Busy(f"{self._settings.max_unfinished} tasks that came from your address are unfinished; wait for some of them")
 
     def _is_known(self, owner: str, task_id: str) -> bool:
@@ -114,7 +115,7 @@ class Api:
     def _wait(self, request: Request, follower: Follower, seconds: float) -> None:
         """Hold the request until the task is over, or for that long."""
         deadline = time.monotonic() + seconds
-        self._callers.hold(request.caller, follower, request.peer)
+        caller = self._callers.hold(request.address, follower, request.peer)
         try:
             while True:
                 follower.read()
@@ -123,7 +124,7 @@ class Api:
                     return
                 follower.wait(left)
         finally:
-            self._callers.let_go(request.caller, follower, request.peer)
+            self._callers.let_go(caller, follower, request.peer)
 
     def list(self, request: Request) -> Answer:
         """One's own tasks, newest first."""
@@ -141,7 +142,7 @@ class Api:
         _query(request)
         task_id = _checked(request.task_id)
         patience = _patience(request.environ.get("HTTP_PREFER", ""))
-        task = self._dispatcher.find(request.owner, task_id)
+        task = self._find(request, task_id)
         if task is not None and patience:
             follower = Follower(self._dispatcher.journal, request.owner, task_id)
             follower.follow(task)
@@ -151,10 +152,24 @@ class Api:
                 follower.close()
         return Answer(OK, self._views.show(request.owner, task_id).body, headers=_applied(patience))
 
+    def _find(self, request: Request, task_id: str) -> Task | None:
+        """As `Dispatcher.find`, once the journal has the task."""
+        task = self._dispatcher.find(request.owner, task_id)
+        if task is None or task.kept:
+            return task
+        follower = Follower(self._dispatcher.journal, request.owner, task_id)
+        follower.follow(task)
+        try:
+            follower.settle()
+        finally:
+            follower.close()
+        return self._dispatcher.find(request.owner, task_id)
+
     def cancel(self, request: Request) -> Answer:
         """Cancel a task; one that is over stays as it is. What became of it is said later."""
         _query(request)
         task_id = _checked(request.task_id)
+        self._find(request, task_id)
         self._dispatcher.cancel(request.owner, task_id)
         return Answer(ACCEPTED, self._views.show(request.owner, task_id).body)
 
@@ -170,16 +185,16 @@ class Api:
         if request.environ["REQUEST_METHOD"] == "HEAD":
             return Answer(OK, (), sse.MEDIA_TYPE)
         follower = Follower(journal, request.owner, task_id)
-        self._callers.hold(request.caller, follower, request.peer)
+        caller = self._callers.hold(request.address, follower, request.peer)
         follower.follow(task, after)
         patience = _patience(request.environ.get("HTTP_PREFER", ""))
         headers = (("X-Accel-Buffering", "no"), *_applied(patience), *_closing(request))
-        return Answer(OK, self._stream(request, follower, patience), sse.MEDIA_TYPE, headers)
+        return Answer(OK, self._stream(request, caller, follower, patience), sse.MEDIA_TYPE, headers)
 
-    def _stream(self, request: Request, follower: Follower, patience: float | None) -> sse.Stream:
+    def _stream(self, request: Request, caller: Caller, follower: Follower, patience: float | None) -> sse.Stream:
         def done() -> None:
             follower.close()
-            self._callers.let_go(request.caller, follower, request.peer)
+            self._callers.let_go(caller, follower, request.peer)
 
         request.peer.be_patient(self._settings.stall_timeout)
         until = math.inf if patience is None else time.monotonic() + patience

@@ -3,9 +3,6 @@
 There is no connection that stands for a caller, as a WebSocket does: its address does. Behind a proxy that is the proxy, for all.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from app.errors import Busy, HandoffError
 from app.gateway.follow import Follower
 from app.gateway.peer import Peer
@@ -56,13 +53,8 @@ class Callers:
         self._held: set[Follower] = set()
         self._closing = False
 
-    def __len__(self) -> int:
-        """How many requests are held."""
-        return len(self._held)
-
-    def of(self, environ: Mapping[str, Any]) -> Caller:
-        """Who sent this request."""
-        address = environ.get("REMOTE_ADDR", "")
+    def of(self, address: str) -> Caller:
+        """Who is at this address. One that has nothing under way is forgotten again: ask anew after whatever may have blocked."""
         return self._callers.get(address) or Caller(self, address)
 
     def keep(self, caller: Caller) -> None:
@@ -74,12 +66,13 @@ class Callers:
         if not caller.unfinished and not caller.held and self._callers.get(caller.address) is caller:
             del self._callers[caller.address]
 
-    def is_full(self, caller: Caller) -> bool:
+    def is_full(self, address: str) -> bool:
         """Whether the caller has as many unfinished tasks as it may."""
-        return caller.unfinished >= self._most
+        return self.of(address).unfinished >= self._most
 
-    def hold(self, caller: Caller, follower: Follower, peer: Peer) -> None:
-        """This request waits from now on: until its peer is gone, or everyone is sent away. Raises `Busy`."""
+    def hold(self, address: str, follower: Follower, peer: Peer) -> Caller:
+        """A request of this caller waits from now on: until its peer is gone, or everyone is sent away. Raises `Busy`."""
+        caller = self.of(address)
         if caller.held >= self._most:
             raise Busy(f"{self._most} requests of your address wait already")
         caller.held += 1
@@ -88,6 +81,7 @@ class Callers:
         peer.watch(follower.end)
         if self._closing:
             follower.end()
+        return caller
 
     def let_go(self, caller: Caller, follower: Follower, peer: Peer) -> None:
         """It waits no more."""

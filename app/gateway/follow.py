@@ -89,9 +89,7 @@ class Follower:
 
         Raises `IdConflict` where that is another one, and the `Refusal` where it was not kept.
         """
-        while self.task is not None and not self.task.kept:
-            self._woken.wait(None if own else _ASK_AGAIN)
-            self._woken.clear()
+        self.settle(own)
         if self._error is not None:
             raise self._error
         known = self.task or self._journal.read(self._key, 0, 1)
@@ -101,8 +99,15 @@ class Follower:
             raise IdConflict(self.id)
         return known
 
+    def settle(self, own: bool = False) -> None:
+        """Block until the journal has said what becomes of the submit. Of another's nobody may tell us: its watcher may want the end
+        alone."""
+        while self.task is not None and not self.task.kept:
+            self._woken.wait(None if own else _ASK_AGAIN)
+            self._woken.clear()
+
     def read(self) -> list[Said]:
-        """The events after `seen`, as many as there are at once; blocks for the journal alone. None where there is nothing new."""
+        """The events after `seen`, as many as there are at once: none where there is nothing new. Blocks for the journal alone."""
         self._woken.clear()
         if self._error is not None:
             raise self._error
@@ -132,7 +137,7 @@ class Follower:
         self._at_once = min(2 * most, READ_AT_ONCE) if small else 1
         if len(stored.events) == most:
             self._behind = True
-        elif stored.final:
+        elif stored.final or self.task is None:
             self.over = True
         return stored.events
 

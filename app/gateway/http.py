@@ -10,7 +10,6 @@ from typing import Any, Final
 from app.errors import HandoffError
 from app.gateway.answers import Answer, StartResponse, problem
 from app.gateway.api import Api, Request
-from app.gateway.callers import Callers
 from app.gateway.doors import Doors, owner_of, preflight
 from app.gateway.pages import Pages
 from app.gateway.peer import PEER
@@ -35,9 +34,8 @@ _FIRST: Final = frozenset(path[0] for path in ROUTES)
 class Site:
     """The WSGI application of a gateway."""
 
-    def __init__(self, api: Api, callers: Callers, doors: Doors, pages: Pages) -> None:
+    def __init__(self, api: Api, doors: Doors, pages: Pages) -> None:
         self._api = api
-        self._callers = callers
         self._doors = doors
         self._pages = pages
 
@@ -72,5 +70,5 @@ class Site:
         operation = operations.get("GET" if method == "HEAD" else method)
         if operation is None:
             raise HttpRefusal("method_not_allowed", f"this takes {allowed}", ("Allow", allowed))
-        owner, caller = owner_of(environ), self._callers.of(environ)
-        return operation(self._api, Request(environ, environ[PEER], owner, caller, path[1] if len(path) > 1 else ""))
+        task_id = path[1] if len(path) > 1 else ""
+        return operation(self._api, Request(environ, environ[PEER], owner_of(environ), environ.get("REMOTE_ADDR", ""), task_id))

@@ -114,7 +114,7 @@ class Gateway:
         openers = self._openers()
         origins = allowed_origins(listeners.address_of(listener), settings.origins)
         self._callers = Callers(settings.max_unfinished)
-        site = Site(Api(self._dispatcher, self._callers, settings), self._callers, Doors(origins), Pages(openers))
+        site = Site(Api(self._dispatcher, self._callers, settings), Doors(origins), Pages(openers))
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
