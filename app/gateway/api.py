@@ -51,14 +51,20 @@ class Request:
 
 
 class Api:
-    """The operations, for one gateway process."""
+    """The operations, for one gateway process. `left`: nothing is answered any more."""
 
-    def __init__(self, dispatcher: Dispatcher, callers: Callers, settings: Settings) -> None:
+    def __init__(self, dispatcher: Dispatcher, settings: Settings) -> None:
+        self.left = False
         self._dispatcher = dispatcher
-        self._callers = callers
+        self._callers = Callers(settings.max_unfinished)
         self._settings = settings
         self._catalogue = Catalogue(dispatcher, settings.max_message)
         self._views = Views(dispatcher)
+
+    def leave(self) -> None:
+        """Answer those who wait, with what there is; the journal is about to be closed."""
+        self.left = True
+        self._callers.close()
 
     def submit(self, request: Request) -> Answer:
         """Accept a task, once it is in the journal; with `Prefer: wait`, its end, where that comes in time."""

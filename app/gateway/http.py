@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from app.errors import HandoffError
+from app.errors import Busy, HandoffError
 from app.gateway.answers import Answer, StartResponse, problem
 from app.gateway.api import Api, Request
 from app.gateway.doors import Doors, owner_of, preflight
@@ -60,6 +60,8 @@ class Site:
             return problem(HandoffError("something went wrong here; the log has it"))
 
     def _operate(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
+        if self._api.left:
+            raise Busy("this gateway is leaving; ask again in a moment")
         operations = ROUTES.get(tuple(part if place != 1 else "" for place, part in enumerate(path)))
         if operations is None:
             raise HttpRefusal("not_found", "nothing is at this path; /openapi.json says what there is")

@@ -27,7 +27,6 @@ from app.dispatch import Dispatcher
 from app.durable import DurableJournal
 from app.gateway import handler, hooks
 from app.gateway.api import Api
-from app.gateway.callers import Callers
 from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
@@ -113,8 +112,8 @@ class Gateway:
         self._reaper = Reaper(hub, turn, settings)
         openers = self._openers()
         origins = allowed_origins(listeners.address_of(listener), settings.origins)
-        self._callers = Callers(settings.max_unfinished)
-        site = Site(Api(self._dispatcher, self._callers, settings), Doors(origins), Pages(openers))
+        self._api = Api(self._dispatcher, settings)
+        site = Site(self._api, Doors(origins), Pages(openers))
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
@@ -163,7 +162,7 @@ class Gateway:
         draining = gevent.spawn(self._dispatcher.drain, self._settings.graceful)
         gevent.wait([draining, self._at_once], count=1)
         self._reaper.close_all(1001, _GOING_AWAY)
-        self._callers.close()
+        self._api.leave()
         with gevent.Timeout(GOODBYE, False):
             while (self._reaper.connections or self._server.answering) and not self._at_once.is_set():
                 gevent.sleep(0.01)

@@ -19,6 +19,8 @@ _STATES: Final = {
 }
 """Where a task stands after an event that is not the last."""
 
+_UNTOLD: Final = (State.QUEUED, State.DISPATCHED)
+
 
 class View(NamedTuple):
     """A task as JSON, and whether it is over."""
@@ -49,9 +51,7 @@ def _view(task_id: str, function: str, task: Task | None, line: bytes) -> View:
     may be large, and is JSON already."""
     head = read_event(line)
     event, seq, attempt = (EVENTS[head[2]], int(head[3]), int(head[4])) if head is not None else (Event.ACCEPTED, 1, 0)
-    state = FINAL_STATE.get(event) or _STATES.get(event, State.QUEUED)
-    if task is not None and not {state, task.state} & FINAL_STATES:
-        state = task.state
+    state = FINAL_STATE.get(event) or _state(_STATES.get(event, State.QUEUED), task)
     view: dict[str, Any] = {"id": task_id, "function": function, "state": state.value, "seq": seq, "attempt": attempt}
     if head is not None and state in FINAL_STATES:
         return View(wire.encode_decoded(view)[:-1] + line[head.end() - 1 :], over=True)
@@ -59,6 +59,16 @@ def _view(task_id: str, function: str, task: Task | None, line: bytes) -> View:
         said = wire.decode(line)
         view["progress"] = {key: said[key] for key in _PROGRESS if key in said}
     return View(wire.encode_decoded(view), over=False)
+
+
+def _state(told: State, task: Task | None) -> State:
+    """Where a task stands that is not over, of which the last kept event told this. Memory leads, and is followed where no event is to
+    come that would tell; otherwise, only in what is kept already."""
+    if task is None:
+        return told
+    if task.state in _UNTOLD or (task.final_only and task.state not in FINAL_STATES):
+        return task.state
+    return State.DISPATCHED if told is State.QUEUED and task.attempt else told
 
 
 def _last(journal: Journal, key: Key, task: Task | None) -> tuple[Stored | None, Said | None]:
