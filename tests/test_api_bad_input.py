@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.settings import KIB
+from app.kinds import KIB
 from tests.effects import effects
 from tests.harness import Server
 from tests.httpapi import HttpClient, Reply, fresh, port_of
