@@ -18,9 +18,9 @@ from typing import Any
 import ujson
 
 from app.errors import SettingsError
-from app.journal import Stored, Unfinished
+from app.journal import LOOKED_AT, Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
-from app.tables import KNOWN, LISTED, LOG_IF_NEW, SCHEMA, UNFINISHED, VERSION, Pending, Row, task_of
+from app.tables import KNOWN, LISTED, LOG_IF_NEW, LOOKED_TO, SCHEMA, UNFINISHED, VERSION, Pending, Row, task_of, which, whose
 from app.task import Key, describe
 
 MOST = 1024
@@ -164,15 +164,18 @@ class Store:
         )
         return Stored(function, args.encode(), bool(final), [*first, *((seq, line.encode(), bool(last)) for seq, line, last in events)])
 
-    def recent(self, owner: str, limit: int, ahead: float) -> list[dict[str, Any]]:
+    def recent(self, owner: str, limit: int, wanted: Wanted, ahead: float) -> Listed:
         """As `Journal.recent`; where a task stands that is not over, is known better in memory."""
         self.apply()
-        whose, which = ("owner=? AND owner<>''", [owner]) if owner else ("owner=''", [])
-        rows = self._db.execute(LISTED.format(whose), (*which, limit))
-        return [
-            describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead)
-            for key, function, state, seq, attempt, accepted in rows
-        ]
+        index, condition, values = whose(owner, wanted)
+        further, more = which(wanted)
+        values.append(wanted.before)
+        rows = self._db.execute(LISTED.format(index, condition, further), (*values, LOOKED_AT, *more, limit)).fetchall()
+        entries = [_entry(row, ahead, wanted) for row in rows]
+        if len(rows) == limit:
+            return Listed(entries, rows[-1][6])
+        last = self._db.execute(LOOKED_TO.format(index, condition), (*values, LOOKED_AT - 1)).fetchone()
+        return Listed(entries, last[0] if last else None)
 
     def unfinished(self, ahead: float) -> list[Unfinished]:
         """As `Journal.unfinished`."""
@@ -205,6 +208,12 @@ class Store:
         """Close the file, with everything in its tables."""
         self.apply()
         self._db.close()
+
+
+def _entry(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
+    key, function, state, seq, attempt, accepted, n, finished, args = row
+    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
+    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:

@@ -6,7 +6,7 @@ Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs s
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from app.journal import Unfinished
+from app.journal import Unfinished, Wanted
 from app.messages import State, Submit
 from app.task import Key, Task
 
@@ -32,7 +32,11 @@ UPDATE = (
 EVENTS = "INSERT INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 LOG_IF_NEW = "INSERT INTO log(rows) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key IN (VALUES {}))"
 KNOWN = "SELECT key FROM tasks WHERE key IN (VALUES {})"
-LISTED = "SELECT key, function, state, seq, attempt, accepted FROM tasks WHERE {} ORDER BY n DESC LIMIT ?"
+LISTED = (
+    "SELECT key, function, state, seq, attempt, accepted, n, finished, args "
+    "FROM (SELECT * FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT ?) WHERE {} ORDER BY n DESC LIMIT ?"
+)
+LOOKED_TO = "SELECT n FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT 1 OFFSET ?"
 UNFINISHED = (
     "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), instance, "
     "dispatch, due, accepted, flags, priority, position, attempts, backoff, function, args, seq "
@@ -55,6 +59,28 @@ def change_row(task: Task, finished: float | None) -> Row:
     """What of a task changes, as it stands."""
     instance = "" if task.link is None else task.link.instance
     return (task.order, task.state.value, finished, task.attempt, task.seq, instance, task.dispatch, task.due)
+
+
+def whose(owner: str, wanted: Wanted) -> tuple[str, str, list[Any]]:
+    """The tasks that are looked at: which index is used for it, a condition, and its values."""
+    which, values = ("owner=? AND owner<>''", [owner]) if owner else ("owner=''", [])
+    if not wanted.id:
+        return "", which, values
+    return "INDEXED BY by_key", f"{which} AND key>=? AND key<?", [*values, wanted.id, wanted.id + "\x7f"]
+
+
+def which(wanted: Wanted) -> tuple[str, list[Any]]:
+    """Those of them that are asked for: a condition, and its values."""
+    conditions, values = ["1"], []
+    if wanted.states:
+        names = wanted.final_states
+        unfinished = "OR finished IS NULL" if wanted.unfinished else ""
+        conditions.append(f"(finished IS NOT NULL AND state IN ({','.join('?' * len(names))}) {unfinished})")
+        values += names
+    if wanted.function:
+        conditions.append("function=?")
+        values.append(wanted.function)
+    return " AND ".join(conditions), values
 
 
 class Pending:

@@ -23,6 +23,7 @@ from workers.executor import Executor
 from workers.registry import Registry
 from workers.short import ShortForm
 from workers.sinks import FAR_BEHIND, DirectSink
+from workers.vitals import memory
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +272,9 @@ class Connection:
         self._outbox.put(wire.encode_line({"describe": self._house.describe()}))
 
     def _ping(self, message: dict[str, Any]) -> None:
-        self._outbox.put(wire.encode_line({"pong": message["ping"]}))
+        """A gateway also wants to know how this process is."""
+        vitals = {"vitals": {"memory": memory()}} if message.get("vitals") is True and self._claimant is not None else {}
+        self._outbox.put(wire.encode_line({"pong": message["ping"], **vitals}))
 
     def _claim(self, message: dict[str, Any]) -> None:
         """A gateway: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}` is the first that it says on a connection."""
