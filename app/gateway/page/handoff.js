@@ -1,5 +1,5 @@
 /* handoff.js: hand slow tasks to a Handoff gateway from a page, and hear what becomes of them, whatever the connection does.
- * An ES module without a build step; handoff-connection.js lies beside it. In Node, give { WebSocket } where there is none.
+ * An ES module without a build step; handoff-connection.js and handoff-task.js lie beside it. In Node, give { WebSocket } where there is none.
  *
  *   import { Handoff } from "/handoff.js";
  *   const handoff = new Handoff();                               // this page's own gateway; new Handoff("wss://host/ws") for another
@@ -11,6 +11,7 @@
  *           attach(id, afterSeq = 0) → Task          a task known by its id: what was said after `afterSeq`, then live
  *           describe(), list(limit), ping()          promises: the catalogue, one's own tasks, the round trip in ms
  *           search({limit, before, state, function, id, args}) → {tasks, before}   a promise: those of one's own tasks
+ *           follow(id, hear) → stop                  all that was said of any task of one's own, then live
  *           watch(true), on("watch", seen)           figures, workers and changes of one's own tasks, as app/gateway/watch.py has them
  *           close(), connect(), wake()               leave; come back; try at once instead of when the back-off says
  *           tasks, state, url                        a Map of the unfinished; "connecting", "open", "waiting" or "closed"
@@ -27,10 +28,10 @@
  */
 
 import { Connection, CONNECTION_DEFAULTS, Emitter, HandoffError, parse, write } from "./handoff-connection.js";
+import { Task } from "./handoff-task.js";
 
 export { HandoffError };
 
-const FINAL = new Set(["succeeded", "failed", "timed_out", "cancelled", "interrupted"]);
 const PASSING = new Set(["busy", "rate_limited", "unavailable", "internal"]); // an attach that is refused so is worth another try
 const ON_WIRE = ["events", "priority", "delay", "on_disconnect"];
 const SAVED = ["id", "function", "state", "seq", "attempt", "done", "total", "note", "created", "idempotent", "_gaps", "_cancelling"];
@@ -41,56 +42,11 @@ const DEFAULTS = {
   gap: 2000, //     ms to wait for an event that is missing before another
 };
 
-class Task extends Emitter {
-  #handoff;
-  #result;
-
-  constructor(handoff, fields) {
-    super();
-    this.#handoff = handoff;
-    Object.assign(this, { function: null, state: "submitted", seq: 0, attempt: 0, done: null, total: null, note: null });
-    Object.assign(this, { value: undefined, error: null, created: Date.now(), idempotent: false });
-    this._frame = null; //         the submit as it goes out; null where it is known by its id alone
-    this._awaits = null; //        what was asked on this connection and not answered: "submit" or "attach"
-    this._gaps = false; //         whether seq may jump: always where only the final event was asked for
-    this._cancelling = false;
-    this._timer = null;
-    Object.assign(this, fields);
-  }
-
-  get finished() {
-    return FINAL.has(this.state) || this.state === "refused";
-  }
-
-  /** A promise of what the task returns. Made when first asked for: a task that is only listened to leaves no rejection unhandled. */
-  get result() {
-    this.#result ??= new Promise((resolve, reject) => {
-      const settle = () => (this.error ? reject(this.error) : resolve(this.value));
-      if (this.finished) settle();
-      else this.on("end", settle);
-    });
-    return this.#result;
-  }
-
-  /** Ask for it to be cancelled; whether it was is said by its final event. */
-  cancel() {
-    if (!this.finished) this.#handoff._cancel(this);
-  }
-
-  _take(event) {
-    Object.assign(this, { seq: event.seq, attempt: event.attempt ?? this.attempt });
-    if (event.event === "progress") {
-      Object.assign(this, { done: event.done, total: event.total ?? null, note: event.note ?? null });
-    } else if (event.event !== "output") this.state = event.event;
-    if (event.event === "succeeded") this.value = event.result;
-    else if (FINAL.has(event.event)) this.error = new HandoffError({ code: event.event, ...event.error }, this.id);
-  }
-}
-
 export class Handoff extends Emitter {
   #connection;
   #options;
   #watching = false;
+  #followers = new Set();
 
   constructor(url = ownGateway(), options = {}) {
     super();
@@ -120,6 +76,14 @@ export class Handoff extends Emitter {
 
   attach(id, afterSeq = 0) {
     return this.tasks.get(id) ?? this.#begin({ id, seq: afterSeq });
+  }
+
+  /** Everything that was said of a task, from the first event, then live: `hear(event)` each once, or `hear(null, error)`. Gives what ends it. */
+  follow(id, hear) {
+    const follower = { id, hear, seq: 0 };
+    this.#followers.add(follower);
+    this.#connection.send({ id, attach: 0 });
+    return () => this.#followers.delete(follower);
   }
 
   describe() {
@@ -161,6 +125,7 @@ export class Handoff extends Emitter {
   #opened() {
     if (this.#watching) this.#connection.send({ watch: true });
     for (const task of [...this.tasks.values()]) this.#present(task);
+    for (const { id, seq } of this.#followers) this.#connection.send({ id, attach: seq });
   }
 
   #changed(change) {
@@ -204,6 +169,13 @@ export class Handoff extends Emitter {
     if (task._cancelling) this.#connection.send({ id: task.id, cancel: true });
   }
 
+  /** Ask for any of one's own tasks to be cancelled. */
+  cancel(id) {
+    const task = this.tasks.get(id);
+    if (task) this._cancel(task);
+    else this.#connection.send({ id, cancel: true });
+  }
+
   _cancel(task) {
     task._cancelling = true;
     this.#save(task);
@@ -211,6 +183,12 @@ export class Handoff extends Emitter {
   }
 
   #event(event) {
+    for (const follower of this.#followers) {
+      if (follower.id === event.id && event.seq > follower.seq) {
+        follower.seq = event.seq;
+        follower.hear(event);
+      }
+    }
     const task = this.tasks.get(event.id);
     if (!task) return; // over, and said so: the rest of a replay
     task._awaits = null;
@@ -251,6 +229,7 @@ export class Handoff extends Emitter {
 
   #refused({ id, error }) {
     const problem = new HandoffError(error, id);
+    for (const follower of this.#followers) if (follower.id === id) follower.hear(null, problem);
     const task = this.tasks.get(id);
     if (!task || task._awaits === null) (task ?? this)._emit("refused", problem);
     else if (task._awaits === "submit") this.#refuse(task, problem);
