@@ -177,7 +177,7 @@ class Page:
 
     def press(self, key: str, modifiers: int = 0) -> None:
         """A key by its DOM name, such as Tab or Enter; modifiers: 1 Alt, 2 Ctrl, 4 Meta, 8 Shift."""
-        code = {"Tab": 9, "Enter": 13, " ": 32}[key]
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "ArrowUp": 38, "ArrowDown": 40}[key]
         text = {"Enter": "\r", " ": " "}.get(key, "") if not modifiers else ""
         down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
         for event in (down, {"type": "keyUp"}):

@@ -41,6 +41,7 @@ export class LongList {
 
   #resized() {
     this.#height = parseFloat(getComputedStyle(this.#root).getPropertyValue("--row")) || 52;
+    for (const [index, node] of this.#nodes) node.style.transform = `translateY(${index * this.#height}px)`;
     this.#show();
   }
 
@@ -56,7 +57,6 @@ export class LongList {
 
   #release(index, node) {
     this.#nodes.delete(index);
-    if (node.contains(document.activeElement)) this.#inner.tabIndex = -1;
     node.hidden = true;
     this.#spare.push(node);
   }
