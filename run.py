@@ -59,7 +59,7 @@ def start(chosen: Settings) -> int:
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
     _warn(addresses)
     try:
-        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses)).run()
+        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses), chosen.run_dir).run()
     finally:
         for role in roles:
             role.listener.close()

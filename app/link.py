@@ -12,6 +12,7 @@ import gevent
 
 from app.address import Address
 from app.client import TaskConnection
+from app.ends import Remains
 from app.errors import HandoffError, Unavailable
 from app.outbox import Outbox
 from app.task import Task
@@ -116,8 +117,8 @@ class Link:
         self.address: Address | None = None
         self.connection: LinkConnection | None = None
         self.lost_at = 0.0
-        self.end = "is gone"
-        self.last_words = ""
+        self.remains = Remains()
+        self.leaving = bool(description.get("leaving"))
         self.asked_at = 0.0
         self.stale = False
         self.resting = False

@@ -20,11 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from app import child
 from app.child import Child
+from app.ends import OomKills, killed_by, leave_word, peak
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +76,16 @@ class _Place:
 class Master:
     """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time."""
 
-    def __init__(self, roles: Sequence[Role], graceful: float, level: str, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, roles: Sequence[Role], graceful: float, level: str, on_ready: Callable[[], None], run_dir: Path | None = None
+    ) -> None:
         self._places = [_Place(_name(role, number), role) for role in roles for number in range(1, role.count + 1)]
         self._listeners = [role.listener for role in roles]
         self._graceful = graceful
         self._level = level
         self._on_ready = on_ready
+        self._run_dir = run_dir
+        self._oom_kills = OomKills()
         self._was_ready = False
         self._stop = _Stop.NO
         self._kill_at = _NEVER
@@ -222,22 +228,36 @@ class Master:
                 place = by_pid.get(ended.si_pid)
                 if place is not None:
                     _kill_group(place.pid)  # what it had started; while it is not reaped, nobody else can have its number
-                os.waitpid(ended.si_pid, 0)
+                _, status, usage = os.wait4(ended.si_pid, 0)
                 if place is not None:
-                    self._has_ended(place, ended)
+                    self._has_ended(place, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 
-    def _has_ended(self, place: _Place, ended: os.waitid_result) -> None:
+    def _has_ended(self, place: _Place, code: int, max_rss: int) -> None:
+        """`code` as `subprocess` has it; `max_rss` in KiB."""
         self._note_ready(place)
-        how, level = _describe(ended), logging.INFO if self._stop is not _Stop.NO else logging.WARNING
-        log.log(level, "%s (pid %d) ended: %s", place.name, place.pid, how)
-        if place.ready_at and time.monotonic() - place.ready_at >= STEADY:
+        out_of_memory = self._oom_kills.again() and code == -signal.SIGKILL
+        left = code == 0 and place.ready_at > 0
+        level = logging.INFO if left or self._stop is not _Stop.NO else logging.WARNING
+        why = " (probably out of memory)" if out_of_memory else ""
+        log.log(level, "%s (pid %d) ended: %s%s, having taken %d MiB", place.name, place.pid, killed_by(code), why, peak(max_rss))
+        if self._run_dir is not None and code != 0 and self._stop is _Stop.NO:
+            self._leave_word(self._run_dir, place, {"killed_by": killed_by(code), "memory": peak(max_rss), "out_of_memory": out_of_memory})
+        if left or (place.ready_at and time.monotonic() - place.ready_at >= STEADY):
             place.failures = 0
         self._put_off(place)
-        code = ended.si_status if ended.si_code == os.CLD_EXITED else 0
+        if left:
+            place.failures = 0  # it left of its own accord, and so may the next one
         if code in (child.EXIT_SETTINGS, child.EXIT_NOT_BOOTED) and not self._was_ready and self._stop is _Stop.NO:
             log.error("%s could not start, for the reason above; ending", place.name)
             self._exit_code = code
             self._stop_at_least(_Stop.FAST)
+
+    def _leave_word(self, run_dir: Path, place: _Place, end: dict[str, Any]) -> None:
+        """For whoever has to report its tasks."""
+        try:
+            leave_word(run_dir, place.name, place.pid, end)
+        except OSError as error:
+            log.error("cannot say how %s ended: %s", place.name, error)
 
     def _kill_overdue(self) -> None:
         if time.monotonic() >= self._kill_at:
@@ -252,12 +272,6 @@ class Master:
 
 def _name(role: Role, number: int) -> str:
     return role.name if role.count == 1 and role.name == "gateway" else f"{role.name}-{number}"
-
-
-def _describe(ended: os.waitid_result) -> str:
-    if ended.si_code == os.CLD_EXITED:
-        return f"exit code {ended.si_status}"
-    return f"signal {ended.si_status}"
 
 
 def _kill_group(pid: int) -> None:

@@ -13,6 +13,7 @@ from gevent.event import Event as Signal
 
 from app.address import Address
 from app.client import TaskConnection
+from app.ends import Remains, end_path, remains
 from app.errors import HandoffError, Unavailable
 from app.link import BUSY_FOR, Link, LinkConnection
 from app.places import Places
@@ -26,6 +27,9 @@ LOOK_EVERY = 0.05
 
 LEASE = 15.0
 """Seconds of silence after which a worker is given up, with what it runs."""
+
+END_WITHIN = 0.5
+"""Seconds for which the master's word is waited for, of how a worker of this machine ended."""
 
 _CHECK_EVERY = 0.1
 _IDLE_PING_EVERY = 5.0
@@ -85,6 +89,12 @@ class Pool:
         link.resting = True
         self._loop.timer(BUSY_FOR).start(self._rested, link)
 
+    def leaving(self, link: Link) -> None:
+        """It takes nothing more; what it has it still reports."""
+        log.info("link-leaving: %s, with %d tasks", link.name, len(link.tasks))
+        link.leaving = True
+        self._count()
+
     def catalogue(self) -> list[dict[str, Any]]:
         """Every function that some link offers, by name."""
         entries = {entry["name"]: entry for link in self.links.values() for entry in link.catalogue}
@@ -99,7 +109,7 @@ class Pool:
         self._listener.on_room()
 
     def _count(self) -> None:
-        self.places.count([link for link in self.links.values() if link.connection is not None and not link.stale])
+        self.places.count([link for link in self.links.values() if link.connection is not None and not link.stale and not link.leaving])
         self._room()
 
     # Local workers: a socket each in the run directory.
@@ -179,6 +189,7 @@ class Pool:
                 connection.close()
                 return None
             met, link = link is None, link or Link(description, local)
+            link.leaving = bool(description.get("leaving"))
         except (KeyError, TypeError) as error:
             connection.close()
             raise Unavailable(f"{address} does not answer as a worker does") from error
@@ -226,12 +237,16 @@ class Pool:
             gevent.spawn(self._keep_remote, link, address)
         return False
 
-    def _give_up(self, link: Link) -> None:
+    def _give_up(self, link: Link, silent: bool = False) -> None:
         if self.links.get(link.instance) is not link:
             return
-        log.warning("link-gone: %s %s, with %d tasks", link.name, link.end, len(link.tasks))
-        if link.local and self._rundir is not None:
-            link.last_words = self._rundir.last_words(link.short_name, link.pid)
+        if link.local and self._rundir is not None and not silent:
+            link.remains = self._remains(self._rundir, link)
+            if self.links.get(link.instance) is not link:
+                return
+        log.log(
+            logging.WARNING if link.tasks else logging.INFO, "link-gone: %s %s, with %d tasks", link.name, link.remains.how, len(link.tasks)
+        )
         del self.links[link.instance]
         if link.connection is not None:
             link.connection.close()
@@ -239,6 +254,15 @@ class Pool:
         self._count()
         assert self._listener is not None
         self._listener.on_gone(link)
+
+    def _remains(self, rundir: RunDirectory, link: Link) -> Remains:
+        """How it ended. The end of its connection comes first, the master's word a moment later, if there is a master."""
+        until = time.monotonic() + END_WITHIN
+        while link.tasks and time.monotonic() < until and rundir.has_master():
+            if end_path(rundir.path, link.short_name, link.pid).exists():
+                break
+            gevent.sleep(0.01)
+        return remains(rundir.path, link.short_name, link.pid)
 
     # Signs of life.
 
@@ -267,8 +291,8 @@ class Pool:
             if link.stale:
                 self._listener.on_silent(link)
         if link.asked_at and now - link.asked_at > LEASE:
-            link.end = f"has not answered for {LEASE:g} s"
-            self._give_up(link)
+            link.remains = Remains(f"has not answered for {LEASE:g} s")
+            self._give_up(link, silent=True)
 
 
 def _is_refused(error: HandoffError) -> bool:
