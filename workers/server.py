@@ -18,6 +18,7 @@ from gevent import socket
 from gevent.event import Event as Signal
 
 from app import collector
+from app.child import Child
 from app.ends import overrun_path, stack_path
 from app.rundir import RunDirectory
 from app.settings import Settings
@@ -46,7 +47,8 @@ _ACKS_WITHIN = 2.0
 class Worker:
     """One worker process: what its connections share, and its life from the first accept to the last report."""
 
-    def __init__(self, settings: Settings, name: str, siblings: int) -> None:
+    def __init__(self, settings: Settings, child: Child, siblings: int) -> None:
+        name = child.name
         self.loop = gevent.get_hub().loop
         self.turn = Turn(self.loop)
         self.registry = REGISTRY
@@ -54,6 +56,7 @@ class Worker:
         self.draining = False
         self.name = name
         self.instance = uuid.uuid4().hex
+        self._child = child
         self._siblings = siblings
         self._graceful = settings.graceful
         self._until = float("inf")
@@ -70,7 +73,7 @@ class Worker:
         self._stop = Signal()
         self._fast = False
 
-    def serve(self, listener: stdlib_socket.socket, ready: Callable[[], None]) -> None:
+    def serve(self, listener: stdlib_socket.socket) -> None:
         """Accept until told to stop, or until it is time to leave; then let what runs end."""
         shared, own = _Door(listener), _Door(self._rundir.listen(self.instance))
         at_shared, at_own = gevent.spawn(self._accept, shared, STAND_BACK), gevent.spawn(self._accept, own, 0)
@@ -80,7 +83,7 @@ class Worker:
             gevent.signal_handler(number, self._stop_at_once)
         self._watchdog.start()
         self._retirement.start()
-        ready()
+        self._child.ready()
         self._stop.wait()
         gevent.kill(at_shared)
         shared.close()
@@ -143,6 +146,7 @@ class Worker:
             self.draining = True
             for claimant in self._claimants.values():
                 claimant.tell(b'{"leaving":true}\n')
+            self._child.leaving()
         self._stop.set()
 
     def _stop_at_once(self) -> None:
@@ -204,10 +208,11 @@ class _Door:
         return connection
 
 
-def serve(settings: Settings, listener: stdlib_socket.socket, name: str, siblings: int, ready: Callable[[], None]) -> None:
-    """The role: load the tasks (raises `SettingsError` where one does not load), then serve until SIGTERM, SIGINT or SIGQUIT."""
+def serve(settings: Settings, child: Child, siblings: int) -> None:
+    """The role: load the tasks (raises `SettingsError` where one does not load), then serve until SIGTERM, SIGINT or SIGQUIT, or until it
+    is time to leave. `siblings`: how many processes share the listener, this one included."""
     REGISTRY.load(settings.tasks, settings.task)
     REGISTRY.freeze()
-    worker = Worker(settings, name, siblings)
+    worker = Worker(settings, child, siblings)
     collector.settle()
-    worker.serve(listener, ready)
+    worker.serve(child.listener)
