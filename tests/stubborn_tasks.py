@@ -3,7 +3,7 @@
 `NAME_LIMIT_WAY`, as in `spins_hard_thread`. And tasks that take their process with them, or make it large.
 """
 
-# ruff: noqa: BLE001 - to behave badly is what they are for
+# ruff: noqa: BLE001, S112 - to behave badly is what they are for
 
 import ctypes
 import os
@@ -93,9 +93,9 @@ def _cling(until: float) -> None:
 
 
 @with_every_limit()
-def holds(seconds: int = 600) -> str:
+def holds(seconds: float = 600) -> str:
     """C code that holds the GIL."""
-    ctypes.PyDLL(None).sleep(seconds)
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
     time.sleep(0.01)
     current().check()
     return "let go"
@@ -115,7 +115,7 @@ def grows(size: int) -> int:
     """Keeps so many bytes for ever."""
     effect()
     _kept.append(bytearray(b"x" * size))
-    time.sleep(0.02)
+    time.sleep(0.1)
     return os.getpid()
 
 

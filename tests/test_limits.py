@@ -1,8 +1,8 @@
-"""Time limits and hard limits, whatever a task does against them: it is timed out, and its neighbours are unharmed where that is possible."""
+"""Time limits and hard limits, whatever a task does against them: it is timed out, its neighbours unharmed where that is possible."""
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -70,7 +70,7 @@ def neighbours(label: str, seconds: float) -> list[tuple[str, str, Any]]:
 @pytest.fixture(scope="module")
 def unharmed(server: Server) -> dict[str, Ending]:
     worker = server.worker_pids()
-    tasks = [(name, name, []) for name in UNHARMED]
+    tasks: list[tuple[str, str, Any]] = [(name, name, []) for name in UNHARMED]
     endings = run(server, *neighbours("unharmed", 3), *tasks)
     assert server.worker_pids() == worker
     return endings
@@ -88,7 +88,7 @@ def test_it_is_timed_out(unharmed: dict[str, Ending], name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in UNHARMED if name.endswith("hard_process") and "waits" not in name])
 def test_where_a_process_stood_that_had_to_be_killed_is_told(unharmed: dict[str, Ending], name: str) -> None:
     assert "stubborn_tasks.py" in unharmed[name].error["stack"]
-    assert f"in {name.split('_')[0]}" in unharmed[name].error["stack"]
+    assert f"in {name.split('_', maxsplit=1)[0]}" in unharmed[name].error["stack"]
 
 
 def test_and_the_neighbours_do_not_notice(server: Server, unharmed: dict[str, Ending]) -> None:
@@ -99,32 +99,55 @@ def test_and_the_neighbours_do_not_notice(server: Server, unharmed: dict[str, En
 
 def test_c_code_over_its_time_limit_is_timed_out_once_it_lets_go(server: Server) -> None:
     for way in ("greenlet", "thread"):
-        ending = run(server, (f"held-{way}", f"holds_soft_{way}", [1]))[f"held-{way}"]
+        ending = run(server, (f"held-{way}", f"holds_soft_{way}", [0.6]))[f"held-{way}"]
         assert ending.event == "timed_out"
 
 
 def test_who_ends_in_time_is_left_alone(server: Server) -> None:
-    tasks = [(f"fine-{way}", f"waits_hard_{way}", [0.05]) for way in ("greenlet", "thread", "process")]
+    tasks: list[tuple[str, str, Any]] = [(f"fine-{way}", f"waits_hard_{way}", [0.05]) for way in ("greenlet", "thread", "process")]
     assert {ending.result for ending in run(server, *tasks).values()} == {"waited"}
     assert run(server, ("later", "neighbour", [1.8]))["later"].event == "succeeded", "nothing of those limits is left"
 
 
-# What taints its process.
+# What taints its process: all three together, or the first would take the others with it.
+
+
+class Tainted(NamedTuple):
+    """What became of a worker in which there were such tasks."""
+
+    worker: int
+    endings: dict[str, Ending]
+
+
+@pytest.fixture(scope="module")
+def tainted(server: Server) -> Tainted:
+    (worker,) = server.worker_pids()
+    again = ("again-tainted", "neighbour_again", [3.0])
+    endings = run(server, *neighbours("tainted", 3.0), again, *((name, name, []) for name in TAINTING))
+    wait_until(lambda: f"worker-1 (pid {worker}) ended: exit code 0" in server.log(), 10, server.log)
+    return Tainted(worker, endings)
 
 
 @pytest.mark.parametrize("name", TAINTING)
-def test_what_cannot_be_ended_lets_its_neighbours_end_and_goes_with_its_process(server: Server, name: str) -> None:
-    (worker,) = server.worker_pids()
-    endings = run(server, (name, name, []), *neighbours(name, 2.5), (f"again-{name}", "neighbour_again", [2.5]))
-    assert (endings[name].event, endings[name].error["code"]) == ("timed_out", "timed_out")
-    assert "hard limit of 0.6 s" in endings[name].error["message"]
-    assert endings[name].after < 2.4, "before the process ends"
-    assert {endings[f"{name}-{number}"].result for number in range(NEIGHBOURS)} == {worker}
-    assert endings[f"again-{name}"].result == 1
-    wait_until(lambda: worker not in server.worker_pids(), 5, server.log)
-    assert f"worker-1[{worker}]: worker-tainted: {name} (task {name})" in server.log()
-    assert f"worker-1 (pid {worker}) ended: exit code 0" in server.log()
-    assert run(server, (f"next-{name}", "neighbour", [0]))[f"next-{name}"].result in server.worker_pids()
+def test_what_cannot_be_ended_is_timed_out_before_its_process_ends(server: Server, tainted: Tainted, name: str) -> None:
+    ending = tainted.endings[name]
+    assert (ending.event, ending.error["code"]) == ("timed_out", "timed_out")
+    assert "hard limit of 0.6 s" in ending.error["message"]
+    assert ending.after < 2.9
+    assert f"worker-1[{tainted.worker}]: worker-tainted: {name} (task {name})" in server.log()
+    (stuck,) = [line for line in server.log().splitlines() if f"task={name}: task-stuck" in line]
+    assert f"in {name.split('_', maxsplit=1)[0]}" in stuck, "where it goes on"
+
+
+def test_and_its_neighbours_are_let_end_and_another_process_is_there_at_once(server: Server, tainted: Tainted) -> None:
+    assert {tainted.endings[f"tainted-{number}"].result for number in range(NEIGHBOURS)} == {tainted.worker}
+    assert tainted.endings["again-tainted"].result == 1
+    log = server.log()
+    leaves, ended = log.index(f"worker-1 (pid {tainted.worker}) leaves"), log.index(f"worker-1 (pid {tainted.worker}) ended: exit code 0")
+    assert log.count("link-up", leaves, ended) == 1
+    assert log.count("link-leaving") == 1
+    (following,) = server.worker_pids()
+    assert run(server, ("after-tainted", "neighbour", [0]))["after-tainted"].result == following != tainted.worker
 
 
 # What takes its process with it.
@@ -138,7 +161,7 @@ def test_what_holds_everything_is_ended_with_its_process_and_it_is_the_one_that_
     endings = run(server, *neighbours(name, 1.0), again, *beside, (name, name, []))
     assert (endings[name].event, endings[name].error["code"]) == ("timed_out", "timed_out"), endings[name].error
     assert "hard limit of 0.6 s; its process was ended" in endings[name].error["message"]
-    assert f"in {name.split('_')[0]}" in endings[name].error["stack"]
+    assert f"in {name.split('_', maxsplit=1)[0]}" in endings[name].error["stack"]
     assert HARD < endings[name].after < 6
     assert {endings[f"{name}-{number}"].event for number in range(NEIGHBOURS)} <= {"interrupted", "succeeded"}
     assert {endings[task_id].event for task_id, _, _ in beside} <= {"interrupted", "succeeded"}

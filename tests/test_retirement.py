@@ -1,17 +1,17 @@
 """Workers that leave of their own accord: after so many tasks, past so much memory, with a thread that does not end. No task is lost."""
 
-import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from tests.effects import check_story, effects, open_gate, runs, said_of
-from tests.harness import FINAL, Process, ROOT, Server, TextClient, WsClient, wait_until
+from tests.harness import FINAL, ROOT, Process, Server, TextClient, WsClient, wait_until
 
 TASKS = ("--tasks", "tests.sample_tasks", "--tasks", "tests.stubborn_tasks")
 
@@ -34,6 +34,39 @@ def endings(client: WsClient, ids: list[str]) -> dict[str, Any]:
     return {task_id: said_of(client.messages, task_id)[-1] for task_id in ids}
 
 
+# A thread that nobody waits for any more; what becomes of its worker is seen at the end of this file, when it has had the time.
+
+
+class Cancelled(NamedTuple):
+    """Two tasks that were cancelled in a thread where nothing can be raised: one ends soon, one does not."""
+
+    server: Server
+    worker: int
+    late: str
+
+
+@pytest.fixture(scope="module")
+def cancelled() -> Iterator[Cancelled]:
+    server = Server(*TASKS, "--workers", "1")
+    (worker,) = server.worker_pids()
+    with WsClient(server.ws_url) as client:
+        both = soon, late = [submit(client, "sleeps_none_thread", seconds) for seconds in (1.0, 600.0)]
+        client.until(lambda message: message["id"] == late and message["event"] == "started")
+        for task_id in both:
+            client.send({"id": task_id, "cancel": True})
+        assert {end["event"] for end in endings(client, [soon, late]).values()} == {"cancelled"}
+    yield Cancelled(server, worker, late)
+    server.clean()
+
+
+def test_a_thread_whose_task_was_cancelled_has_some_time_to_end(cancelled: Cancelled) -> None:
+    assert "worker-tainted" not in cancelled.server.log()
+    assert cancelled.server.worker_pids() == [cancelled.worker]
+
+
+# The number of tasks, and the memory.
+
+
 def test_under_load_workers_are_replaced_and_no_task_is_lost_or_run_twice(start_server: Callable[..., Server], gate: Path) -> None:
     server = start_server(*TASKS, "--workers", "2", "--max-tasks", "40")
     with WsClient(server.ws_url) as client:
@@ -52,25 +85,23 @@ def test_under_load_workers_are_replaced_and_no_task_is_lost_or_run_twice(start_
         assert endings(client, [long])[long]["result"] == first.pid
         wait_until(lambda: first.pid not in server.worker_pids() and len(server.worker_pids()) == 2, 10, server.log)
     assert runs(server) == dict.fromkeys([long, *ids], 1)
-    assert "WARNING master" not in server.log().replace("running as root", "").replace("WARNING master[", "", 1) or os.geteuid() != 0
-    assert "link-gone" not in "".join(line for line in server.log().splitlines() if "WARNING" in line)
+    warnings = [line for line in server.log().splitlines() if " WARNING " in line and "running as root" not in line]
+    assert warnings == [], "all of it is as it should be"
 
 
 def test_a_worker_that_grows_past_its_memory_is_replaced_and_no_task_is_lost(start_server: Callable[..., Server]) -> None:
-    server = start_server(*TASKS, "--workers", "2", "--concurrency", "4", "--max-memory", "120MiB")
+    server = start_server(*TASKS, "--workers", "2", "--concurrency", "4", "--max-memory", "60MiB")
     with WsClient(server.ws_url) as client:
         ids = [submit(client, "grows", 1 << 20) for _ in range(250)]
         ends = endings(client, ids)
     assert {(end["event"], end["attempt"]) for end in ends.values()} == {("succeeded", 1)}
     assert runs(server) == dict.fromkeys(ids, 1)
-    assert len({end["result"] for end in ends.values()}) > 2
-    assert "worker-retires: it takes 1" in server.log()
-    assert "--max-memory allows 120" in server.log()
+    assert len({end["result"] for end in ends.values()}) > 4
+    assert "worker-retires: it takes " in server.log()
+    assert "--max-memory allows 60" in server.log()
 
 
 def test_a_limit_that_a_fresh_worker_is_past_already_ends_the_start() -> None:
-    import sys
-
     process = Process([sys.executable, str(ROOT / "run.py"), "--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--max-memory", "5MiB"])
     try:
         assert process.wait() == 2
@@ -104,22 +135,8 @@ def test_a_worker_that_leaves_is_still_bound_by_term(start_server: Callable[...,
         assert time.monotonic() - began < 5
 
 
-@pytest.fixture
-def overstayed(start_server: Callable[..., Server]) -> Iterator[Server]:
-    yield start_server(*TASKS, "--workers", "1")
-
-
-def test_a_thread_that_runs_on_long_after_its_cancel_taints_its_worker(overstayed: Server) -> None:
-    (worker,) = overstayed.worker_pids()
-    with WsClient(overstayed.ws_url) as client:
-        soon = submit(client, "sleeps_none_thread", 2.0)
-        late = submit(client, "sleeps_none_thread", 600.0)
-        for task_id in (soon, late):
-            wait_until(lambda: any(event["event"] == "started" for event in said_of(client.messages, late)) or client.receive())
-            client.send({"id": task_id, "cancel": True})
-        assert {end["event"] for end in endings(client, [soon, late]).values()} == {"cancelled"}
-        assert "worker-tainted" not in overstayed.log()
-        wait_until(lambda: worker not in overstayed.worker_pids(), 15, overstayed.log)
-        assert f"worker-tainted: sleeps_none_thread (task {late})" in overstayed.log()
-        assert overstayed.log().count("worker-tainted") == 1, "the other one ended in time"
-        assert endings(client, [submit(client, "neighbour", 0)])
+def test_a_thread_that_runs_on_long_after_its_cancel_taints_its_worker(cancelled: Cancelled) -> None:
+    server, worker, late = cancelled
+    wait_until(lambda: worker not in server.worker_pids() and server.worker_pids(), 15, server.log)
+    assert f"worker-tainted: sleeps_none_thread (task {late})" in server.log()
+    assert server.log().count("worker-tainted") == 1, "the other one ended in time"

@@ -178,12 +178,14 @@ class Executor:
 
     def _in_thread(self, attempt: Attempt, outcome: list[Any], ended: Signal) -> None:
         CURRENT.set(attempt)
+        self._limits.in_threads[attempt] = gevent.getcurrent()
         try:
             outcome[:] = True, self._call(attempt)
         except BaseException as error:  # noqa: BLE001 - raised again by the greenlet that waits
             outcome[:] = False, error
         finally:
             CURRENT.set(None)
+            del self._limits.in_threads[attempt]
             self._loop.run_callback_threadsafe(ended.set)
 
     def _in_hub(self, call: Callable[..., None], *args: Any) -> None:

@@ -37,9 +37,6 @@ INSIST_AFTER = 1.0
 OVERSTAY = 5.0
 """Seconds that a thread may go on after its task was reported as over, before the worker leaves because of it."""
 
-RUNS_IN_THREAD = "_in_thread"
-"""The function of the executor's that a thread runs a task in."""
-
 _DEPTH = 20
 
 
@@ -53,6 +50,8 @@ class Limits:
         self._last: dict[Attempt, Any] = {}  # the timer of the step that comes next, of those with a hard limit, or in a thread
         self.hopeless: set[Attempt] = set()
         """Those that are reported as over, run on all the same, and are not waited for."""
+        self.in_threads: dict[Attempt, Any] = {}
+        """Of those that run in threads, the greenlet over there."""
 
     def start(self, attempt: Attempt) -> None:
         """The time of the task runs from here; in the greenlet that runs it, or waits for its thread."""
@@ -137,23 +136,22 @@ class Limits:
         if hard is not None:
             self._overrun.forget(attempt, attempt.greenlet)
             if attempt.state is State.RUNNING:
-                attempt.fail(Event.TIMED_OUT, TimedOut(f"{over_hard_limit(hard)}; it does not end", stack=_stack(attempt)))
-        log.warning("task-stuck: %s goes on and cannot be ended\n%s", attempt.function, _stack(attempt), extra={"task": attempt.id})
+                attempt.fail(Event.TIMED_OUT, TimedOut(f"{over_hard_limit(hard)}; it does not end", stack=self._stack(attempt)))
+        log.warning("task-stuck: %s goes on and cannot be ended\n%s", attempt.function, self._stack(attempt), extra={"task": attempt.id})
         self._taint(f"{attempt.function} (task {attempt.id or 'without an id'}) goes on and cannot be ended")
 
-
-def _stack(attempt: Attempt) -> str:
-    """Where a task stands that runs on."""
-    frame = getattr(attempt.greenlet, "gr_frame", None)
-    if attempt.spec.options.run_in == "thread":
-        frame = next((frame for frame in sys._current_frames().values() if _is_of(frame, attempt)), None)
-    return "".join(traceback.format_stack(frame, limit=_DEPTH)) if frame is not None else ""
+    def _stack(self, attempt: Attempt) -> str:
+        """Where a task stands that runs on; one in a thread may wait there in a greenlet, or hold the thread."""
+        frame = getattr(self.in_threads.get(attempt, attempt.greenlet), "gr_frame", None)
+        if frame is None:
+            frame = next((frame for frame in sys._current_frames().values() if _is_of(frame, attempt)), None)
+        return "".join(traceback.format_stack(frame, limit=_DEPTH)) if frame is not None else ""
 
 
 def _is_of(frame: types.FrameType | None, attempt: Attempt) -> bool:
     """Whether this is the stack of the thread that runs the attempt: some frame in it was called with it."""
     while frame is not None:
-        if frame.f_code.co_name == RUNS_IN_THREAD and frame.f_locals.get("attempt") is attempt:
+        if frame.f_locals.get("attempt") is attempt:
             return True
         frame = frame.f_back
     return False
