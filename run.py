@@ -8,7 +8,7 @@ import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from app import listeners, log, rundir, settings
+from app import ends, listeners, log, rundir, settings
 from app.address import Address
 from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
@@ -56,6 +56,7 @@ def start(chosen: Settings) -> int:
     """The gateway and the workers under a master; stays until all of them have ended."""
     log.configure("master", chosen.log_level)
     lock = rundir.lock(chosen.run_dir)
+    ends.sweep(chosen.run_dir)
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
     _warn(addresses)

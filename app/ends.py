@@ -2,7 +2,8 @@
 
     NAME-PID.stack    its watchdog's: what held the hub, and the stacks where it was ended for that
     NAME-PID.over     the task that was past its hard limit, and held everything, when the process was ended for it
-    NAME-PID.end      the master's, who alone sees it: the signal or exit code, and the most memory that it took
+    NAME-PID.end      the master's, who alone sees it: the signal or exit code, and the most memory that it took, or that something took
+                      which it had started and waited for (`ru_maxrss` of wait4(2))
 
 Who writes the first two is in `workers/`; they are told to clients as they are, cut to `_MOST_WORDS`.
 """
@@ -12,8 +13,10 @@ import os
 import re
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 OVERRUN_HEAD = 512
@@ -43,7 +46,7 @@ class Remains(NamedTuple):
     """What is known of a process that is gone. `details` go into the error of each task that it had."""
 
     how: str = "is gone"
-    details: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    details: Mapping[str, Any] = MappingProxyType({})
     overrun: Overrun | None = None
 
 

@@ -12,9 +12,10 @@ import gevent
 
 from app.address import Address
 from app.client import TaskConnection
-from app.ends import Remains
+from app.ends import Remains, end_path, remains
 from app.errors import HandoffError, Unavailable
 from app.outbox import Outbox
+from app.rundir import RunDirectory
 from app.task import Task
 from app.turn import Turn
 from app.wire import encode_line
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 STALE_AFTER = 0.25
 """Seconds without an answer to a ping after which a process gets nothing more for now."""
+
+END_WITHIN = 0.5
+"""Seconds for which the master's word is waited for, of how a worker of this machine ended."""
 
 BUSY_FOR = 0.1
 """Seconds for which a process that answered `busy` gets nothing more."""
@@ -129,6 +133,17 @@ class Link:
             raise Unavailable(f"{self.name} is not connected")
         self.connection.outbox.put(line)
 
+    def place(self, line: bytes) -> None:
+        """As `send`, for a task that is new to it; raises `Unavailable` also where it takes nothing more."""
+        if self.leaving:
+            raise Unavailable(f"{self.name} is leaving")
+        self.send(line)
+
+    def leave(self) -> None:
+        """It takes nothing more. It has to know that what it has read of us by then was all."""
+        self.leaving = True
+        self.send(b'{"leaving":true}\n')
+
     def claim(self, journal: str) -> None:
         """The first lines on a new connection: who we are, which tasks we believe to be there, and which of them are to be cancelled."""
         sent = [task for task in self.tasks.values() if task.sent]
@@ -141,6 +156,16 @@ class Link:
         """Have a task that was sent cancelled there; where the connection is lost, with the next claim."""
         if self.connection is not None:
             self.connection.outbox.put(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+
+    def look_back(self, rundir: RunDirectory) -> None:
+        """It was of this machine, and is gone: find out how it ended. The end of its connection is seen first, the master's word comes a
+        moment later, if there is a master; where it had no tasks, nobody wants to know."""
+        until = time.monotonic() + END_WITHIN
+        while self.tasks and not end_path(rundir.path, self.short_name, self.pid).exists():
+            if time.monotonic() > until or not rundir.has_master():
+                break
+            gevent.sleep(0.01)
+        self.remains = remains(rundir.path, self.short_name, self.pid)
 
     def ask(self) -> None:
         """Ask for a sign of life."""

@@ -13,7 +13,7 @@ from gevent.event import Event as Signal
 
 from app.address import Address
 from app.client import TaskConnection
-from app.ends import Remains, end_path, remains
+from app.ends import Remains
 from app.errors import HandoffError, Unavailable
 from app.link import BUSY_FOR, Link, LinkConnection
 from app.places import Places
@@ -27,9 +27,6 @@ LOOK_EVERY = 0.05
 
 LEASE = 15.0
 """Seconds of silence after which a worker is given up, with what it runs."""
-
-END_WITHIN = 0.5
-"""Seconds for which the master's word is waited for, of how a worker of this machine ended."""
 
 _CHECK_EVERY = 0.1
 _IDLE_PING_EVERY = 5.0
@@ -92,7 +89,7 @@ class Pool:
     def leaving(self, link: Link) -> None:
         """It takes nothing more; what it has it still reports."""
         log.info("link-leaving: %s, with %d tasks", link.name, len(link.tasks))
-        link.leaving = True
+        link.leave()
         self._count()
 
     def catalogue(self) -> list[dict[str, Any]]:
@@ -172,7 +169,7 @@ class Pool:
             gevent.sleep(_LOOK_SOON)
 
     def _met_at(self, address: Address) -> int:
-        return sum(link.address == address and link.connection is not None for link in self.links.values())
+        return sum(link.address == address and link.connection is not None and not link.leaving for link in self.links.values())
 
     def _keep_remote(self, link: Link, address: Address) -> None:
         while self.links.get(link.instance) is link:
@@ -241,7 +238,7 @@ class Pool:
         if self.links.get(link.instance) is not link:
             return
         if link.local and self._rundir is not None and not silent:
-            link.remains = self._remains(self._rundir, link)
+            link.look_back(self._rundir)
             if self.links.get(link.instance) is not link:
                 return
         log.log(
@@ -254,15 +251,6 @@ class Pool:
         self._count()
         assert self._listener is not None
         self._listener.on_gone(link)
-
-    def _remains(self, rundir: RunDirectory, link: Link) -> Remains:
-        """How it ended. The end of its connection comes first, the master's word a moment later, if there is a master."""
-        until = time.monotonic() + END_WITHIN
-        while link.tasks and time.monotonic() < until and rundir.has_master():
-            if end_path(rundir.path, link.short_name, link.pid).exists():
-                break
-            gevent.sleep(0.01)
-        return remains(rundir.path, link.short_name, link.pid)
 
     # Signs of life.
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from tests.byhand import Gateway, own_sockets
 from tests.effects import check_story, effects, open_gate, runs, said_of
 from tests.harness import FINAL, ROOT, Process, Server, TextClient, WsClient, wait_until
 
@@ -122,6 +123,26 @@ def test_a_worker_alone_answers_what_it_began_and_ends_with_0() -> None:
     assert worker.wait() == 0
     assert list((worker.data_dir / "run").iterdir()) == []
     worker.clean()
+
+
+def test_a_worker_stays_until_each_gateway_says_that_it_sends_nothing_more(start_server: Callable[..., Server]) -> None:
+    worker = start_server("worker", *TASKS, "--max-tasks", "1")
+    (path,) = own_sockets(worker.data_dir)
+    with Gateway(path) as gateway:
+        gateway.submit("only", "neighbour", [0.0])
+        assert gateway.final("only")["event"] == "succeeded"
+        assert {"leaving": True} in gateway.heard
+        gateway.send({"ack": 2})
+        gateway.submit("late", "neighbour", [0.0])
+        assert gateway.final("late")["error"]["code"] == "busy"
+        with Gateway(path) as another:
+            assert another.description["leaving"] is True
+            assert another.hear() == {"leaving": True}
+            another.send({"leaving": True})
+            time.sleep(0.3)  # not for something to happen, but to see that it does not
+            assert worker.running()
+            gateway.send({"leaving": True})
+            assert worker.wait() == 0
 
 
 def test_a_worker_that_leaves_is_still_bound_by_term(start_server: Callable[..., Server], gate: Path) -> None:

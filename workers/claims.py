@@ -33,6 +33,7 @@ class Claimant:
         self._sent: deque[Attempt | None] = deque()
         self._lost_at = 0.0
         self._kept = 0
+        self.parting = False
 
     def attach(self, outbox: Outbox, claims: list[Any]) -> None:
         """A new connection of this gateway. `claims` lists what it believes to be here, as `[id, attempt, seq]`: whatever came after `seq`
@@ -54,6 +55,7 @@ class Claimant:
         """The connection ended; unless another has taken its place already, events are kept from now on."""
         if self._outbox is outbox:
             self._outbox = None
+            self.parting = False
             self._lost_at = time.monotonic()
             self._kept = sum(map(self._size, self.attempts))
             self._keep_within_bounds()
@@ -96,10 +98,16 @@ class Claimant:
                 if not attempt.lines and _over(attempt):
                     attempts.pop((attempt.id, attempt.attempt), None)
 
-    def tell(self, line: bytes) -> None:
-        """Say something that is no event, where the gateway is there; it is not acknowledged."""
+    def part(self) -> None:
+        """Tell the gateway, where it is there, that nothing more is taken; it says the same once it sends nothing more."""
         if self._outbox is not None:
-            self._outbox.put(line)
+            self.parting = True
+            self._outbox.put(b'{"leaving":true}\n')
+
+    def parted(self, outbox: Outbox) -> None:
+        """It has said so: what it had sent before has been read."""
+        if outbox is self._outbox:
+            self.parting = False
 
     def flush(self) -> None:
         """Write now."""

@@ -42,6 +42,8 @@ STAND_BACK = 0.05
 _EXPIRE_EVERY = 5.0
 _LOOK_EVERY = 0.02
 _ACKS_WITHIN = 2.0
+_GOODBYES_WITHIN = 15.0
+"""Seconds that a gateway has to hear that a process leaves of its own accord, and to say that it sends nothing more."""
 
 
 class Worker:
@@ -72,13 +74,14 @@ class Worker:
         self._connections: set[Connection] = set()
         self._stop = Signal()
         self._fast = False
+        self._told = False
 
     def serve(self, listener: stdlib_socket.socket) -> None:
         """Accept until told to stop, or until it is time to leave; then let what runs end."""
         shared, own = _Door(listener), _Door(self._rundir.listen(self.instance))
         at_shared, at_own = gevent.spawn(self._accept, shared, STAND_BACK), gevent.spawn(self._accept, own, 0)
         expiry = gevent.spawn(self._expire)
-        gevent.signal_handler(signal.SIGTERM, self._leave, False)
+        gevent.signal_handler(signal.SIGTERM, self._stop_soon)
         for number in (signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self._stop_at_once)
         self._watchdog.start()
@@ -145,13 +148,17 @@ class Worker:
         if not self.draining:
             self.draining = True
             for claimant in self._claimants.values():
-                claimant.tell(b'{"leaving":true}\n')
+                claimant.part()
             self._child.leaving()
         self._stop.set()
 
+    def _stop_soon(self) -> None:
+        self._told = True
+        self._leave(False)
+
     def _stop_at_once(self) -> None:
         self._fast = True
-        self._leave(False)
+        self._stop_soon()
 
     def _drain(self) -> None:
         """Idle connections close at once; the others once what they asked for has ended, and a gateway has taken note of it."""
@@ -159,8 +166,8 @@ class Worker:
             if connection.idle:
                 connection.close()
         self._wait_while(lambda: self._unfinished or not all(one.answered for one in self._connections))
-        self._until = time.monotonic() + _ACKS_WITHIN
-        self._wait_while(lambda: any(claimant.unacknowledged for claimant in self._claimants.values()))
+        self._until = time.monotonic() + (_ACKS_WITHIN if self._told else _GOODBYES_WITHIN)
+        self._wait_while(lambda: any(claimant.unacknowledged or claimant.parting for claimant in self._claimants.values()))
 
     def _wait_while(self, condition: Callable[[], Any]) -> None:
         """Until it is false, or `_until`, which a signal may bring forward meanwhile."""
