@@ -7,7 +7,8 @@ holds the GIL: there the hub sets the timer anew at each beat, for the one whose
 because of that one or because of another, the limit counts.
 
 No Python code can run at that moment: the signal's handler is faulthandler's, in C, which writes the stacks and then lets the signal
-end the process.
+end the process. A gateway of the same data directory reads the file, and so reports this task as `timed_out`. One on another machine sees
+no more than that the process is gone: there it is `interrupted` or run again, as its neighbours are.
 """
 
 import ctypes
