@@ -135,9 +135,9 @@ class Link:
 
     def place(self, line: bytes) -> None:
         """As `send`, for a task that is new to it; raises `Unavailable` also where it takes nothing more."""
-        if self.leaving or self.connection is None:
-            raise Unavailable(f"{self.name} is leaving, or not connected")
-        self.connection.outbox.put(line)
+        if self.leaving:
+            raise Unavailable(f"{self.name} is leaving")
+        self.send(line)
 
     def leave(self) -> None:
         """It takes nothing more. It has to know that what it has read of us by then was all."""
