@@ -8,11 +8,12 @@ import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from app import listeners, log, rundir, settings
+from app import ends, listeners, log, rundir, settings
 from app.address import Address
-from app.child import EXIT_ORPHANED, EXIT_SETTINGS, Child, hold_standard_files, live
+from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
-from app.master import Master, Role
+from app.master import Master
+from app.offspring import Role
 from app.settings import Settings
 
 DESCRIPTION = """\
@@ -55,11 +56,12 @@ def start(chosen: Settings) -> int:
     """The gateway and the workers under a master; stays until all of them have ended."""
     log.configure("master", chosen.log_level)
     lock = rundir.lock(chosen.run_dir)
+    ends.sweep(chosen.run_dir)
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
     _warn(addresses)
     try:
-        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses)).run()
+        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses), chosen.run_dir).run()
     finally:
         for role in roles:
             role.listener.close()
@@ -80,8 +82,7 @@ def gateway(chosen: Settings) -> int:
     log.configure("gateway", chosen.log_level)
     addresses = {"gateway": listeners.address_of(listener)}
     _warn(addresses)
-    announce = functools.partial(_announce, addresses)
-    live(Child("gateway", listener, announce), functools.partial(run_gateway, chosen), chosen.log_level)
+    live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
 def worker(chosen: Settings) -> int:
@@ -90,8 +91,11 @@ def worker(chosen: Settings) -> int:
     log.configure("worker", chosen.log_level)
     addresses = {"worker": listeners.address_of(listener)}
     _warn(addresses)
-    announce = functools.partial(_announce, addresses)
-    live(Child(f"worker-{os.getpid()}", listener, announce), functools.partial(run_worker, chosen, 1), chosen.log_level)
+    live(
+        Child(f"worker-{os.getpid()}", listener, functools.partial(_say, addresses)),
+        functools.partial(run_worker, chosen, 1),
+        chosen.log_level,
+    )
 
 
 def run_gateway(chosen: Settings, child: Child) -> None:
@@ -112,7 +116,7 @@ def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
         os.environ["HANDOFF_SMTP_URL"] = chosen.smtp_url  # tasks have the environment, in processes of their own too
     from workers.server import serve
 
-    serve(chosen, child.listener, child.name, siblings, child.ready)
+    serve(chosen, child, siblings)
 
 
 def _patch(child: Child) -> None:
@@ -133,6 +137,12 @@ def _warn(addresses: dict[str, Address]) -> None:
     for role, address in addresses.items():
         if not address.is_loopback:
             logger.warning("open-to-others: the %s listens on %s, and takes any task from whoever can connect to it", role, address)
+
+
+def _say(addresses: dict[str, Address], said: bytes) -> None:
+    """There is no master to hear it, but somebody who started us."""
+    if said == READY:
+        _announce(addresses)
 
 
 def _announce(addresses: dict[str, Address]) -> None:
