@@ -6,7 +6,6 @@ not read for a while never keeps us from reading. Under gevent's patching both a
 """
 
 import logging
-import queue
 import random
 import threading
 import time
@@ -27,7 +26,8 @@ TRY_LATER: Final = 1013
 GONE: Final = 1006
 """Stands for the close code where there was none (RFC 6455, 7.4.1)."""
 
-_FAREWELL = 1.0
+_GOODBYE: Final[Frame] = (ABNF.OPCODE_CLOSE, NORMAL.to_bytes(2, "big"))
+_FAREWELL: Final = 1.0
 
 
 class Backoff:
@@ -75,7 +75,7 @@ class RemoteConnection:
         self.url = url
         self._pace = pace
         self._give_up = give_up
-        self._outgoing: queue.SimpleQueue[Frame | None] | None = None
+        self._socket: RemoteSocket | None = None
         self._leaving = threading.Event()
         self._reader: threading.Thread | None = None
 
@@ -87,17 +87,20 @@ class RemoteConnection:
 
     def send(self, text: bytes) -> None:
         """Queue one message; dropped while it is not open."""
-        if (outgoing := self._outgoing) is not None:
-            outgoing.put((ABNF.OPCODE_TEXT, text))
+        if (opened := self._socket) is not None:
+            opened.outgoing.put((ABNF.OPCODE_TEXT, text))
 
     def close(self) -> None:
-        """Leave, with the closing handshake where somebody is there; returns when the threads have ended."""
+        """Leave, with the closing handshake; a peer that does not answer it is waited for a second. An attempt to open ends by itself."""
         self._leaving.set()
-        if (outgoing := self._outgoing) is not None:
-            outgoing.put((ABNF.OPCODE_CLOSE, NORMAL.to_bytes(2, "big")))
-            outgoing.put(None)
-        if self._reader is not None and self._reader is not threading.current_thread():
-            self._reader.join()
+        if (opened := self._socket) is not None:
+            opened.outgoing.put(_GOODBYE)
+        if self._reader is None or self._reader is threading.current_thread():
+            return
+        self._reader.join(_FAREWELL)
+        if opened is not None:
+            opened.abort()  # type: ignore[no-untyped-call]
+            self._reader.join(_FAREWELL)
 
     def _live(self, first: RemoteSocket, listener: Listener) -> None:
         try:
@@ -136,14 +139,15 @@ class RemoteConnection:
         """Serve one connection to its end; the close code and the reason."""
         writer = threading.Thread(target=opened.write, name="handoff-writer", daemon=True)
         writer.start()
-        self._outgoing = opened.outgoing
+        self._socket = opened
         try:
-            if self._leaving.is_set():
+            if self._leaving.is_set():  # it was closed before it was ours to close
+                opened.outgoing.put(_GOODBYE)
                 return NORMAL, ""
             listener.opened()
             return self._read(opened, listener)
         finally:
-            self._outgoing = None
+            self._socket = None
             opened.outgoing.put(None)
             writer.join(_FAREWELL)  # a moment for the last word
             opened.abort()  # type: ignore[no-untyped-call]
