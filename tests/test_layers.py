@@ -169,6 +169,21 @@ def test_one_file_imports_geventwebsocket() -> None:
     assert users == ["app/gateway/websocket.py"]
 
 
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("click", ("app/commands/",)),
+        ("rich", ("app/commands/drawn.py",)),
+        ("websocket", ("app/remote/",)),
+        ("app.remote", ("app/remote/", "app/commands/")),
+    ],
+)
+def test_what_only_clients_need_is_loaded_by_no_server(package: str, rooms: tuple[str, ...]) -> None:
+    users = [name for name in layered() if any(f"{module}.".startswith(f"{package}.") for module in modules(name))]
+    assert users
+    assert [name for name in users if not name.startswith(rooms)] == []
+
+
 def test_the_master_and_all_that_it_imports_need_the_standard_library_alone() -> None:
     tops = {module.split(".")[0] for name in closure("app/master.py") for module in modules(name)}
     assert tops - sys.stdlib_module_names == {"app"}

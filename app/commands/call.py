@@ -146,15 +146,13 @@ class _Follow:
     def to_the_end(self, task: Running) -> int:
         """All of it; the exit status."""
         final = ""
-        with Interrupts(task) as interrupts, Progress(self._function) as progress:
+        with Interrupts(task), Progress(self._function) as progress:
             for event in task.events():
                 final = event["event"]
                 if self._as_json:
                     print_json(event)
                 else:
                     self._show(event, progress)
-                if interrupts.cancelling and final not in exits.OF_EVENT:
-                    print_note("cancelling; Ctrl-C again leaves it to itself")
         return exits.OF_EVENT[final]
 
     def _show(self, event: dict[str, Any], progress: Progress) -> None:

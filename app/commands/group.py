@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
 from app import settings
 from app.commands import exits, flags
@@ -21,23 +22,31 @@ ROLES = ("start", "gateway", "worker")
 
 def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit status. Raises `SettingsError` where it cannot be used."""
+    if instruction := os.environ.get(VARIABLE):
+        return shell_complete(group, {}, PROGRAM, VARIABLE, instruction)
     try:
-        status = group.main(list(argv), PROGRAM, VARIABLE, standalone_mode=False)
-        sys.stdout.flush()
-        return status or 0
+        return _run(argv)
     except click.ClickException as error:
         raise SettingsError(error.format_message()) from None
-    except Unavailable as error:
+    except (Unavailable, RemoteError) as error:
         print_error(f"{error.code}: {error.message}")
-        return exits.UNAVAILABLE
-    except RemoteError as error:
-        print_error(f"{error.code}: {error.message}")
-        return exits.REFUSED
-    except (click.Abort, KeyboardInterrupt):
+        return exits.UNAVAILABLE if isinstance(error, Unavailable) else exits.REFUSED
+    except KeyboardInterrupt:
         return exits.LEFT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
         return exits.CLOSED_PIPE
+
+
+def _run(argv: Sequence[str]) -> int:
+    """Not by click's own `main`, which makes its own of a reader that has gone."""
+    try:
+        with group.make_context(PROGRAM, list(argv)) as context:
+            status: int = group.invoke(context)
+    except click.exceptions.Exit as done:  # of --help
+        status = done.exit_code
+    sys.stdout.flush()
+    return status
 
 
 def _role(name: str) -> click.Command:

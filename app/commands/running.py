@@ -1,5 +1,6 @@
 """A task that a command has begun: through the gateway, or straight at the workers. Both give events and can be cancelled."""
 
+import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
@@ -43,7 +44,7 @@ class Interrupts:
 
     def __init__(self, task: Running) -> None:
         self._task = task
-        self.cancelling = False
+        self._cancelling = False
 
     def __enter__(self) -> Self:
         self._before = signal.signal(signal.SIGINT, self._handle)
@@ -53,7 +54,8 @@ class Interrupts:
         signal.signal(signal.SIGINT, self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.cancelling:
+        if self._cancelling:
             raise KeyboardInterrupt
-        self.cancelling = True
+        self._cancelling = True
+        os.write(2, b"handoff: cancelling; Ctrl-C again leaves it to itself\n")  # not by a stream, which may be in the middle of a write
         self._task.cancel()
