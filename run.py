@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""The command line: parse, choose a role, go. What a role does is not here; role functions import it after the fork and the patching."""
+"""The command line: parse, choose a role, go. What a role does is not here; role functions import it after the fork and the patching.
+
+The commands that talk to a server that runs are in `app/commands/`, which only they load: a server starts without it.
+"""
 
 import functools
 import logging
@@ -23,7 +26,12 @@ commands:
   start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too
   gateway   one gateway process; without --pool it uses the workers that run in the same data directory
   worker    one worker process
+  call      run one task on a server that runs, and wait for it: run.py call countdown start=3
+  tasks     your tasks, or all that was said of one: run.py tasks
+  functions what can be called: run.py functions
+  completion  make bash, zsh or fish complete all this: run.py completion bash
 
+`run.py call --help` and so on say more of the last four.
 Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
 """
 
@@ -32,6 +40,11 @@ def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
     hold_standard_files()
     try:
+        at = _place_of_command(argv)
+        if COMPLETING in os.environ or (argv[at : at + 1] and argv[at] in CLIENT_COMMANDS):
+            from app.commands.group import main as client
+
+            return client([*argv[at : at + 1], *argv[:at], *argv[at + 1 :]])
         command, chosen = _parse(argv)
         _make_directories(chosen)
         return COMMANDS[command](chosen)
@@ -40,15 +53,23 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_SETTINGS
 
 
+def _place_of_command(argv: Sequence[str]) -> int:
+    """Where the first word stands that is neither a flag nor the value of one: each setting's flag has a value."""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        at += 1 if "=" in argv[at] else 2
+    return at
+
+
 def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
-    usage = "run.py [start|gateway|worker] [--flag VALUE ...]"
+    usage = "run.py [COMMAND] [--flag VALUE ...]"
     parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="?", default="start", help=SUPPRESS)
     flags, unknown = parser.parse_known_args(argv)
     if unknown:  # before the command is looked at, which may be the value of an unknown flag
         raise SettingsError(f"nothing is called {unknown[0]!r}; --help lists flags and commands")
     if flags.command not in COMMANDS:
-        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join(COMMANDS)}")
+        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join([*COMMANDS, *CLIENT_COMMANDS])}")
     return flags.command, settings.from_flags(flags, os.environ)
 
 
@@ -165,6 +186,8 @@ def _make_directories(chosen: Settings) -> None:
 
 
 COMMANDS = {"start": start, "gateway": gateway, "worker": worker}
+CLIENT_COMMANDS = ("call", "tasks", "functions", "completion")
+COMPLETING = "_RUN_PY_COMPLETE"
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

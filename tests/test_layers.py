@@ -33,6 +33,9 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (3, "workers/sinks.py workers/slots.py workers/process.py workers/isolated.py workers/retirement.py"),
     (3, "workers/endings.py workers/overrun.py"),
     (3, "workers/limits.py workers/watchdog.py"),
+    (3, "app/remote/socket.py app/remote/task.py"),
+    (3, "app/remote/connection.py app/remote/conversation.py"),
+    (3, "app/remote/__init__.py"),
     (3, "workers/claims.py workers/executor.py"),
     (4, "app/tables.py app/holdings.py"),
     (4, "app/store.py"),
@@ -54,6 +57,10 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (6, "app/gateway/http.py"),
     (6, "app/gateway/server.py"),
     (7, "app/master.py workers/tasks/__init__.py workers/tasks/demo.py workers/tasks/mail.py"),
+    (7, "app/commands/__init__.py app/commands/exits.py app/commands/flags.py app/commands/drawn.py app/commands/running.py"),
+    (7, "app/commands/output.py app/commands/completing.py app/commands/completion.py"),
+    (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py"),
+    (7, "app/commands/group.py"),
     (8, "run.py"),
 )
 LEVEL = {name: level for level, names in FLOORS for name in names.split()}
@@ -148,8 +155,9 @@ def test_the_workers_side_imports_levels_0_to_4_of_the_gateways(name: str) -> No
     assert [other for other in imported_files(name) if other.startswith("app/") and LEVEL.get(other, 0) > 4] == []
 
 
-@pytest.mark.parametrize("name", [name for name in files() if name != "run.py"])
+@pytest.mark.parametrize("name", [name for name in files() if name not in ("run.py", "app/commands/output.py")])
 def test_imports_stand_at_the_head_of_a_file(name: str) -> None:
+    """But for the roles of run.py, after the fork, and for rich, which takes longer to load than a command to run."""
     inside = [
         f"{name}:{inner.lineno}"
         for node in ast.walk(tree(name))
@@ -165,6 +173,21 @@ def test_one_file_imports_geventwebsocket() -> None:
     assert users == ["app/gateway/websocket.py"]
 
 
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("click", ("app/commands/",)),
+        ("rich", ("app/commands/drawn.py",)),
+        ("websocket", ("app/remote/",)),
+        ("app.remote", ("app/remote/", "app/commands/")),
+    ],
+)
+def test_what_only_clients_need_is_loaded_by_no_server(package: str, rooms: tuple[str, ...]) -> None:
+    users = [name for name in layered() if any(f"{module}.".startswith(f"{package}.") for module in modules(name))]
+    assert users
+    assert [name for name in users if not name.startswith(rooms)] == []
+
+
 def test_the_master_and_all_that_it_imports_need_the_standard_library_alone() -> None:
     tops = {module.split(".")[0] for name in closure("app/master.py") for module in modules(name)}
     assert tops - sys.stdlib_module_names == {"app"}
@@ -175,7 +198,8 @@ def test_what_the_command_line_imports_before_the_fork_needs_the_standard_librar
     named = {alias.name for node in heads if isinstance(node, ast.Import) for alias in node.names}
     named |= {str(node.module) for node in heads if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in named} - sys.stdlib_module_names == {"app"}
-    ours = {name for name in imported_files("run.py") if name.startswith("app/") and name != "app/gateway/server.py"}
+    later = ("app/gateway/server.py", "app/commands/group.py")  # after the fork, and where nothing is forked
+    ours = {name for name in imported_files("run.py") if name.startswith("app/") and name not in later}
     tops = {module.split(".")[0] for name in ours for other in closure(name) for module in modules(other)}
     assert tops - sys.stdlib_module_names == {"app"}
 
