@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 TIDY_EVERY = 1.0
 """Seconds between two looks at what else is to be done, and whether a full disk has room again."""
 
-APPLY_AT = 3000
-"""Rows in the log past which they are brought into the tables."""
+QUIET_FOR = 0.2
+"""Seconds without a transaction after which there is time for what can wait."""
 
 _start_native_thread = get_original("_thread", "start_new_thread")
 _NativeQueue = get_original("queue", "SimpleQueue")
@@ -60,6 +60,7 @@ class Scribe:
         """Open the journal; blocks this greenlet. Raises `SettingsError` where it cannot be opened."""
         self.full = False
         self._closed = False
+        self._wrote_at = 0.0
         self._on_room = on_room
         self._reserve = Reserve(data_dir / "journal.reserve")
         self._jobs: Any = _NativeQueue()
@@ -166,8 +167,7 @@ class Scribe:
             self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
         else:
             self._tell(done, known, None)
-            if self.store.behind > APPLY_AT:
-                self._apply()
+            self._wrote_at = time.monotonic()
 
     def _apply(self) -> None:
         """What is in the log already is safe, whatever comes of this."""
@@ -183,7 +183,7 @@ class Scribe:
         self._reserve.free()
         try:
             self.store.fold()
-            self.store.write((), page.changes(), page.events())
+            self.store.write((), page.changes(), page.events(), alone=True)
         except sqlite3.Error as error:
             self._end_unless_full(error)
             self._tell(self._try_again, partial(self._write_what_runs, page, done))
@@ -191,8 +191,10 @@ class Scribe:
             self._tell(done)
 
     def _tidy(self) -> None:
-        """Now and then: bring everything up to date, and see whether a full disk has room again."""
-        self._apply()
+        """Now and then: bring everything up to date where nothing else is to be done (else it goes along piece by piece), and see whether
+        a full disk has room again."""
+        if time.monotonic() - self._wrote_at > QUIET_FOR:
+            self._apply()
         if self._reserve.taken:
             return
         try:

@@ -4,6 +4,7 @@ Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs s
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from app.journal import Unfinished
@@ -24,12 +25,12 @@ CREATE INDEX by_owner ON tasks(owner, n) WHERE owner <> '';
 CREATE INDEX unfinished ON tasks(n) WHERE finished IS NULL;
 CREATE TABLE events(n INTEGER, seq INTEGER, final INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY(n, seq)) WITHOUT ROWID;
 """
-INSERT = "INSERT INTO tasks SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
+INSERT = "INSERT OR REPLACE INTO tasks SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 UPDATE = (
     "UPDATE tasks SET state=column2, finished=column3, attempt=column4, seq=column5, worker=column6, dispatch=column7, due=column8 "
     "FROM (VALUES {}) WHERE n=column1"
 )
-EVENTS = "INSERT INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
+EVENTS = "INSERT OR REPLACE INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 LOG_IF_NEW = "INSERT INTO log(rows) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key IN (VALUES {}))"
 KNOWN = "SELECT key FROM tasks WHERE key IN (VALUES {})"
 LISTED = "SELECT key, function, state, seq, attempt, accepted FROM tasks WHERE {} ORDER BY n DESC LIMIT ?"
@@ -57,6 +58,9 @@ def change_row(task: Task, finished: float | None) -> Row:
     return (task.order, task.state.value, finished, task.attempt, task.seq, worker, task.dispatch, task.due)
 
 
+_order = itemgetter(0)
+
+
 class Pending:
     """What is in the log and not in the tables yet, as it stands by now. `keys` are those of the new tasks."""
 
@@ -65,6 +69,7 @@ class Pending:
         self._tasks: dict[int, Row] = {}
         self._changes: dict[int, Row] = {}
         self._events: list[Row] = []
+        self._told: set[int] = set()
 
     @property
     def size(self) -> int:
@@ -83,6 +88,11 @@ class Pending:
             else:
                 self._tasks[change[0]] = (*new[:3], *change[1:], *new[10:])
         self._events += events
+        self._told.update(map(_order, events))
+
+    def has(self, order: int) -> bool:
+        """Whether there is anything of this task."""
+        return order in self._tasks or order in self._changes or order in self._told
 
     def writes(self) -> Iterator[tuple[str, int, Sequence[Row]]]:
         """The statements, with their columns and rows."""
