@@ -147,7 +147,8 @@ class Dispatcher:
                 raise Unavailable("no worker has been met yet; start one, and send it again with the same id", retry_after=1.0)
             raise UnknownFunction(function)
         if self._ledger.waiting >= self._max_queue:
-            raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)
+            wait = self._ledger.figures.wait_at(self._max_queue // 10)  # until there is room that is worth coming back for
+            raise Busy(f"{self._max_queue} tasks are queued here already", round(min(max(wait or 1.0, 0.5), 60.0), 1))
 
 
 class _Call:
