@@ -51,13 +51,14 @@ class Dispatcher:
         return bool(self._pool.met.wait(timeout))
 
     def drain(self, timeout: float) -> bool:
-        """Accept nothing more, send nothing more to the workers, and block until what they run has ended; False after `timeout` seconds."""
+        """Accept nothing more, send nothing more to the workers, and block until what they run has ended, and its end was told; False after
+        `timeout` seconds."""
         self._draining = True
         self._ledger.hold()
         deadline = time.monotonic() + timeout
-        while self._pool.places.taken and time.monotonic() < deadline:
+        while (busy := self._pool.places.taken or self._ledger.uncommitted) and time.monotonic() < deadline:
             gevent.sleep(0.02)
-        return not self._pool.places.taken
+        return not busy
 
     def stop(self) -> None:
         """Let go of the workers and of the journal."""

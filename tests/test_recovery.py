@@ -127,7 +127,6 @@ def test_a_delay_goes_on_while_nobody_runs(start: Callable[..., Server]) -> None
         began = time.monotonic()
         soon, late = submit(client, "mark", ["soon"], delay=3), submit(client, "mark", ["late"], delay=3600)
     server = start()
-    assert effects(server) == []
     assert story(server, soon)[-1]["event"] == "succeeded"
     assert time.monotonic() - began >= 3
     with WsClient(server.ws_url) as client:
