@@ -21,7 +21,7 @@ from gevent.monkey import get_original
 from app.child import EXIT_JOURNAL, flush
 from app.errors import DiskFull, SettingsError, Unavailable
 from app.holdings import Reserve
-from app.store import Store
+from app.store import FOLD_AT, Store
 from app.tables import Row
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,10 @@ class Scribe:
         closed: AsyncResult[None] = AsyncResult()
         self._closed = True  # nothing comes after this
         self._jobs.put(partial(self._answer, self.store.close, closed))
-        closed.get()
+        try:
+            closed.get()
+        except DiskFull:
+            log.warning("journal-full: it is closed as it is; what is in its log is read at the next start")
         self._jobs.put(None)
         self._wake_hub.close()
 
@@ -122,10 +125,18 @@ class Scribe:
         except BaseException as error:  # noqa: BLE001 - raised again by the greenlet that waits
             self._tell(opened.set_exception, error)
             return
+        try:
+            self._do_jobs()
+        except BaseException:  # without this thread nothing would ever be accepted, nor said, again
+            log.critical("journal-broken: this process ends", exc_info=True)
+            flush()
+            os._exit(EXIT_JOURNAL)
+
+    def _do_jobs(self) -> None:
         tidy_at = time.monotonic() + TIDY_EVERY
         while (job := self._next(tidy_at)) is not None:
             job()
-            if time.monotonic() >= tidy_at:
+            if time.monotonic() >= tidy_at and not self._closed:
                 self._tidy()
                 tidy_at = time.monotonic() + TIDY_EVERY
 
@@ -158,6 +169,9 @@ class Scribe:
         return open_store()
 
     def _write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
+        if not self._reserve.taken:  # what is left of the room is for what runs
+            self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
+            return
         try:
             known = self.store.write(page.new(), page.changes(), page.events())
         except sqlite3.Error as error:
@@ -166,7 +180,7 @@ class Scribe:
             self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
         else:
             self._tell(done, known, None)
-            if self.store.behind > APPLY_AT:
+            if self.store.behind > APPLY_AT or self.store.unfolded > FOLD_AT:
                 self._apply()
 
     def _apply(self) -> None:
@@ -177,6 +191,16 @@ class Scribe:
             self._end_unless_full(error)
             self._tell(self._has_no_room)
             self._reserve.free()
+            self._apply_in_reserve()
+
+    def _apply_in_reserve(self) -> None:
+        """At once, before anything else takes the room: then SQLite's own log begins anew, and has room itself."""
+        try:
+            self.store.fold()
+            self.store.apply()
+            self.store.fold()
+        except sqlite3.Error as error:
+            self._end_unless_full(error)
 
     def _write_what_runs(self, page: Page, done: Callable[[], None]) -> None:
         """In the room that was kept aside, or as soon as there is some."""

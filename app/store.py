@@ -28,12 +28,16 @@ MOST = 1024
 
 SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
-_WAL_PAGES = 2000
+FOLD_AT = 256 * 1024
+"""Bytes of log rows past which SQLite's own log is written into the file: it holds about four times as many by then, and what it would take
+to write it must fit into the room that is kept aside for a full disk."""
+
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
 
 
 class Store:
-    """An open journal file. `id` names the journal; `base` is what its clock is ahead of CLOCK_BOOTTIME, in seconds."""
+    """An open journal file. `id` names the journal; `base` is what its clock is ahead of CLOCK_BOOTTIME, in seconds. `unfolded`: bytes of
+    rows that came into the log since SQLite's own log was last written into the file."""
 
     def __init__(self, path: Path, durability: str, retention: float) -> None:
         """Open it, or make it. Raises `SettingsError` where it cannot be used, `sqlite3.Error` where the disk is full or fails."""
@@ -42,12 +46,19 @@ class Store:
         self._pending = Pending()
         self._swept_to = 0
         self._sweep_at = 0.0
+        self.unfolded = 0
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         os.chmod(path, 0o600)
         try:
+            self._open(path)
+        except BaseException:
+            self._db.close()  # or whoever tries again would find it locked
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
             self._prepare()
         except sqlite3.DatabaseError as error:
-            self._db.close()
             if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY):
                 raise SettingsError(f"--data-dir: {path} cannot be used as a journal: {error}; move it away to begin a new one") from None
             raise
@@ -64,7 +75,7 @@ class Store:
         run("PRAGMA journal_mode=WAL")
         run(f"PRAGMA synchronous={self._confirm}")
         run(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        run(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        run("PRAGMA wal_autocheckpoint=0")  # SQLite says nothing of an fsync that fails in there; `apply` does it instead
         (version,) = run("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise SettingsError("--data-dir: its journal was made by a later version; run that one, or move the journal away")
@@ -96,7 +107,9 @@ class Store:
         if not self._log_if_new(tasks, changes, events):
             refused = self._known(tasks)
             tasks, changes, events = ([row for row in rows if row[0] not in refused] for rows in (tasks, changes, events))
-            self._db.execute("INSERT INTO log(rows) VALUES(?)", (_text(tasks, changes, events),))
+            text = _text(tasks, changes, events)
+            self._db.execute("INSERT INTO log(rows) VALUES(?)", (text,))
+            self.unfolded += len(text)
         self._pending.add(tasks, changes, events)
         return refused
 
@@ -106,8 +119,12 @@ class Store:
         if len(keys) < len(tasks) or len(keys) > MOST or not keys.isdisjoint(self._pending.keys):
             return False
         size = _power(len(keys))
-        values = [_text(tasks, changes, events), *keys, *[None] * (size - len(keys))]
-        return self._db.execute(_with_rows(LOG_IF_NEW, 1, size), values).rowcount == 1
+        text = _text(tasks, changes, events)
+        values = [text, *keys, *[None] * (size - len(keys))]
+        if self._db.execute(_with_rows(LOG_IF_NEW, 1, size), values).rowcount != 1:
+            return False
+        self.unfolded += len(text)
+        return True
 
     def _known(self, tasks: Sequence[Row]) -> frozenset[int]:
         keys = {row[1]: row[0] for row in reversed(tasks)}  # of two of one key, the first counts
@@ -144,6 +161,9 @@ class Store:
         finally:
             self._db.execute(f"PRAGMA synchronous={self._confirm}")
         self._pending = Pending()
+        if self.unfolded > FOLD_AT:
+            self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            self.unfolded = 0
 
     def _run(self, statement: str, columns: int, rows: Sequence[Row]) -> sqlite3.Cursor:
         """The number of rows in a statement is a power of two, so that there are few of them to prepare."""
@@ -200,11 +220,14 @@ class Store:
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.unfolded = 0
 
     def close(self) -> None:
-        """Close the file, with everything in its tables."""
-        self.apply()
-        self._db.close()
+        """Close the file, with everything in its tables; where that cannot be, it is in the log."""
+        try:
+            self.apply()
+        finally:
+            self._db.close()
 
 
 def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
