@@ -28,9 +28,9 @@ MOST = 1024
 
 SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
-FOLD_AT = 256 * 1024
-"""Bytes of log rows past which SQLite's own log is written into the file: it holds about four times as many by then, and what it would take
-to write it must fit into the room that is kept aside for a full disk."""
+FOLD_AT = 512 * 1024
+"""Bytes of log rows past which SQLite's own log is written into the file, which grows by about twice as much at most: that must fit into
+the room that is kept aside for a full disk."""
 
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
 
