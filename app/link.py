@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 STALE_AFTER = 0.25
 """Seconds without an answer to a ping after which a process gets nothing more for now."""
 
+CLAIMS_A_LINE = 30
+"""So many fit into the shortest line that a worker may be told to take."""
+
 END_WITHIN = 0.5
 """Seconds for which the master's word is waited for, of how a worker of this machine ended."""
 
@@ -174,7 +177,11 @@ class Link:
     def claim(self, journal: str) -> None:
         """The first lines on a new connection: who we are, which tasks we believe to be there, and which of them are to be cancelled."""
         sent = [task for task in self.tasks.values() if task.sent]
-        self.send(encode_line({"claim": [[task.id, task.attempt, task.kept, task.dispatch] for task in sent], "journal": journal}))
+        claims = [[task.id, task.attempt, task.kept, task.dispatch] for task in sent]
+        while len(claims) > CLAIMS_A_LINE:
+            self.send(encode_line({"claim": claims[:CLAIMS_A_LINE], "journal": journal, "more": True}))
+            del claims[:CLAIMS_A_LINE]
+        self.send(encode_line({"claim": claims, "journal": journal}))
         for task in sent:
             if task.cancelling:
                 self.cancel(task)

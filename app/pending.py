@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
+import ujson
+
 from app.tables import EVENTS, INSERT, UPDATE, Row
 from app.task import Key
 
@@ -79,3 +81,13 @@ def chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
     if len(rows) <= MOST:
         return (rows,) if rows else ()
     return (rows[start : start + MOST] for start in range(0, len(rows), MOST))
+
+
+def as_text(tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> str:
+    """A transaction as it stands in the log."""
+    return ujson.dumps((tasks, changes, events), ensure_ascii=False)
+
+
+def without(orders: frozenset[int], *lists: Sequence[Row]) -> Sequence[Sequence[Row]]:
+    """The same rows, but for those of these tasks."""
+    return [[row for row in rows if row[0] not in orders] for rows in lists] if orders else lists

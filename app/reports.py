@@ -61,6 +61,7 @@ class Reports:
             if task is not None and task.attempt == attempt:
                 self._ledger.put_back(task)
             return
+        after = _after(line, task) if event is Event.RETRYING and task is not None else 0.0  # first: a line that is no JSON changes nothing
         if task is None or event is None or task.attempt != attempt or seq <= task.seq or not task.advance(event):
             log.warning("report-refused: %s", line[:100].decode("ascii", "replace"), extra={"task": task_id})
             self._ledger.note(connection)
@@ -72,7 +73,7 @@ class Reports:
             task.progress = line
         self._ledger.said(task, seq, line, final, connection)
         if event is Event.RETRYING:
-            self._ledger.retry_later(task, _after(line, task))
+            self._ledger.retry_later(task, after)
 
     def _other(self, link: Link, message: dict[str, Any]) -> None:
         if "leaving" in message:

@@ -89,7 +89,10 @@ class Scribe:
         closed: AsyncResult[None] = AsyncResult()
         self._closed = True  # nothing comes after this
         self._jobs.put(partial(self._answer, self.store.close, closed))
-        closed.get()
+        try:
+            closed.get()
+        except DiskFull:
+            log.warning("journal-full: it is closed as it is; what is in its log is read at the next start")
         self._jobs.put(None)
         self._wake_hub.close()
 
@@ -123,10 +126,18 @@ class Scribe:
         except BaseException as error:  # noqa: BLE001 - raised again by the greenlet that waits
             self._tell(opened.set_exception, error)
             return
+        try:
+            self._do_jobs()
+        except BaseException:  # without this thread nothing would ever be accepted, nor said, again
+            log.critical("journal-broken: this process ends", exc_info=True)
+            flush()
+            os._exit(EXIT_JOURNAL)
+
+    def _do_jobs(self) -> None:
         tidy_at = time.monotonic() + TIDY_EVERY
         while (job := self._next(tidy_at)) is not None:
             job()
-            if time.monotonic() >= tidy_at:
+            if time.monotonic() >= tidy_at and not self._closed:
                 self._tidy()
                 tidy_at = time.monotonic() + TIDY_EVERY
 
@@ -159,6 +170,9 @@ class Scribe:
         return open_store()
 
     def _write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
+        if not self._reserve.taken:  # what is left of the room is for what runs
+            self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
+            return
         try:
             known = self.store.write(page.new(), page.changes(), page.events())
         except sqlite3.Error as error:
@@ -168,15 +182,36 @@ class Scribe:
         else:
             self._tell(done, known, None)
             self._wrote_at = time.monotonic()
+            self._settle()
+
+    def _settle(self) -> None:
+        """What is written is safe already, whatever comes of this."""
+        try:
+            self.store.settle()
+        except sqlite3.Error as error:
+            self._has_failed_to_apply(error)
 
     def _apply(self) -> None:
         """What is in the log already is safe, whatever comes of this."""
         try:
             self.store.apply()
         except sqlite3.Error as error:
+            self._has_failed_to_apply(error)
+
+    def _has_failed_to_apply(self, error: sqlite3.Error) -> None:
+        self._end_unless_full(error)
+        self._tell(self._has_no_room)
+        self._reserve.free()
+        self._apply_in_reserve()
+
+    def _apply_in_reserve(self) -> None:
+        """At once, before anything else takes the room: then SQLite's own log begins anew, and has room itself."""
+        try:
+            self.store.fold()
+            self.store.apply()
+            self.store.fold()
+        except sqlite3.Error as error:
             self._end_unless_full(error)
-            self._tell(self._has_no_room)
-            self._reserve.free()
 
     def _write_what_runs(self, page: Page, done: Callable[[], None]) -> None:
         """In the room that was kept aside, or as soon as there is some."""

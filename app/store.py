@@ -8,29 +8,48 @@ writes up to `MOST` rows, because a thread beside a busy event loop waits for th
 import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import ujson
 
+from app import meta
 from app.errors import SettingsError
 from app.journal import LOOKED_AT, Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
-from app.pending import MOST, Applying, Pending, chunks
-from app.tables import KNOWN, LISTED, LOG_IF_NEW, LOOKED_TO, SCHEMA, UNFINISHED, VERSION, Row, task_of, which, whose
-from app.task import Key, describe
+from app.pending import MOST, Applying, Pending, as_text, chunks, without
+from app.tables import (
+    KNOWN,
+    LISTED,
+    LOG_IF_NEW,
+    LOOKED_TO,
+    SCHEMA,
+    UNFINISHED,
+    VERSION,
+    Row,
+    entry_of,
+    power_of_two,
+    task_of,
+    which,
+    whose,
+    with_rows,
+)
+from app.task import Key
 
 APPLY_AT = 8000
 """Rows in the log past which they begin to be brought into the tables."""
 
 SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
-_WAL_PAGES = 2000
+FOLD_AT, FOLD_AT_LATEST = 512 * 1024, 8 * 1024 * 1024
+"""Bytes of log rows past which SQLite's own log is written into the file, which grows by about twice as much at most. Where there is little
+room on the disk, that must fit into what is kept aside; elsewhere it may come later."""
+
+_OF_WHAT_IS_FREE = 32
+
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -39,23 +58,32 @@ class Store:
 
     def __init__(self, path: Path, durability: str, retention: float) -> None:
         """Open it, or make it. Raises `SettingsError` where it cannot be used, `sqlite3.Error` where the disk is full or fails."""
+        self._path = path
         self._retention = retention
         self._confirm = _CONFIRM[durability]
         self._pending = Pending()
         self._applying: Applying | None = None
         self._swept_to = 0
         self._sweep_at = 0.0
+        self._unfolded = 0
+        self._fold_at = _fold_at(path.parent)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         os.chmod(path, 0o600)
         try:
+            self._open(path)
+        except BaseException:
+            self._db.close()  # or whoever tries again would find it locked
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
             self._prepare()
         except sqlite3.DatabaseError as error:
-            self._db.close()
             if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY):
                 raise SettingsError(f"--data-dir: {path} cannot be used as a journal: {error}; move it away to begin a new one") from None
             raise
-        self.id = self._meta("id", uuid.uuid4().hex)
-        self.base = self._set_clock()
+        self.id = meta.name(self._db)
+        self.base = meta.clock(self._db)
         self.apply()
         self.fold()  # what an earlier process wrote before a failed fsync is written anew
         (last,) = self._db.execute("SELECT coalesce(max(n), 0) FROM tasks").fetchone()
@@ -67,7 +95,7 @@ class Store:
         run("PRAGMA journal_mode=WAL")
         run(f"PRAGMA synchronous={self._confirm}")
         run(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        run(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        run("PRAGMA wal_autocheckpoint=0")  # `settle` does it instead
         (version,) = run("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise SettingsError("--data-dir: its journal was made by a later version; run that one, or move the journal away")
@@ -75,18 +103,6 @@ class Store:
             self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
         for (rows,) in run("SELECT rows FROM log ORDER BY number"):
             self._pending.add(*ujson.loads(rows))
-
-    def _meta(self, name: str, default: Any) -> Any:
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", (name, default))
-        return self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()[0]
-
-    def _set_clock(self) -> float:
-        """Within one boot of the machine the clock goes on as it was; after another it begins with the time of day."""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        if self._meta("boot", boot) != boot:
-            self._db.execute("DELETE FROM meta WHERE name IN ('boot', 'base')")
-            self._meta("boot", boot)
-        return float(self._meta("base", time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)))
 
     def now(self) -> float:
         """As `Journal.now`."""
@@ -103,7 +119,7 @@ class Store:
                 refused = self._log(tasks, changes, events)
                 self._apply_piece(self._applying, self._applying.done)
             self._applying = self._applying.after_one()
-        self._pending.add(*_without(refused, tasks, changes, events))
+        self._pending.add(*without(refused, tasks, changes, events))
         if self._applying is None and self._pending.size > APPLY_AT:
             self._applying = self._turn_over()
         return refused
@@ -112,7 +128,9 @@ class Store:
         if self._log_if_new(tasks, changes, events):
             return _NOBODY
         refused = self._known(tasks)
-        self._db.execute("INSERT INTO log(rows) VALUES(?)", (_text(*_without(refused, tasks, changes, events)),))
+        text = as_text(*without(refused, tasks, changes, events))
+        self._db.execute("INSERT INTO log(rows) VALUES(?)", (text,))
+        self._unfolded += len(text)
         return refused
 
     def _log_if_new(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> bool:
@@ -120,9 +138,13 @@ class Store:
         keys = {row[1] for row in tasks}
         if len(keys) < len(tasks) or len(keys) > MOST or any(map(self._waits, keys)):
             return False
-        size = _power(len(keys))
-        values = [_text(tasks, changes, events), *keys, *[None] * (size - len(keys))]
-        return self._db.execute(_with_rows(LOG_IF_NEW, 1, size), values).rowcount == 1
+        size = power_of_two(len(keys))
+        text = as_text(tasks, changes, events)
+        values = [text, *keys, *[None] * (size - len(keys))]
+        if self._db.execute(with_rows(LOG_IF_NEW, 1, size), values).rowcount != 1:
+            return False
+        self._unfolded += len(text)
+        return True
 
     def _waits(self, key: Key) -> bool:
         """Whether a task of this key is in the log, and perhaps not in the tables."""
@@ -170,6 +192,17 @@ class Store:
             self._sweep(SWEPT_AT_ONCE + 2 * len(applying.pending.keys))  # more than came, so that it keeps up
             self._db.execute("DELETE FROM log WHERE number <= ?", (applying.upto,))
 
+    def settle(self) -> None:
+        """After a transaction: keep SQLite's own log short, and ours too where there is little room. SQLite would do it by itself, but say
+        nothing of an fsync that fails there. Raises `sqlite3.Error`; what was written is safe."""
+        if self._unfolded <= self._fold_at:
+            return
+        if self._fold_at == FOLD_AT:
+            self.apply()
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._unfolded = 0
+        self._fold_at = _fold_at(self._path)
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN")
@@ -183,9 +216,9 @@ class Store:
 
     def _run(self, statement: str, columns: int, rows: Sequence[Row]) -> sqlite3.Cursor:
         """The number of rows in a statement is a power of two, so that there are few of them to prepare."""
-        size = _power(len(rows))
+        size = power_of_two(len(rows))
         values = [*chain.from_iterable(rows), *[None] * (columns * (size - len(rows)))]
-        return self._db.execute(_with_rows(statement, columns, size), values)
+        return self._db.execute(with_rows(statement, columns, size), values)
 
     def read(self, key: Key, after: int, most: int) -> Stored | None:
         """As `Journal.read`."""
@@ -216,7 +249,7 @@ class Store:
         further, more = which(wanted)
         values.append(wanted.before)
         rows = self._db.execute(LISTED.format(index, condition, further), (*values, LOOKED_AT, *more, limit)).fetchall()
-        entries = [_entry(row, ahead, wanted) for row in rows]
+        entries = [entry_of(row, ahead, wanted) for row in rows]
         if len(rows) == limit:
             return Listed(entries, rows[-1][6])
         last = self._db.execute(LOOKED_TO.format(index, condition), (*values, LOOKED_AT - 1)).fetchone()
@@ -248,35 +281,19 @@ class Store:
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._unfolded = 0
 
     def close(self) -> None:
-        """Close the file, with everything in its tables."""
-        self.apply()
-        self._db.close()
+        """Close the file, with everything in its tables; where that cannot be, it is in the log."""
+        try:
+            self.apply()
+        finally:
+            self._db.close()
 
 
-def _entry(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
-    key, function, state, seq, attempt, accepted, n, finished, args = row
-    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
-    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
-
-
-def _power(count: int) -> int:
-    return 1 << (count - 1).bit_length() if count else 1
-
-
-def _text(tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> str:
-    return ujson.dumps((tasks, changes, events), ensure_ascii=False)
-
-
-def _without(orders: frozenset[int], *lists: Sequence[Row]) -> Sequence[Sequence[Row]]:
-    return [[row for row in rows if row[0] not in orders] for rows in lists] if orders else lists
-
-
-@cache
-def _with_rows(statement: str, columns: int, count: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return statement.format(",".join([row] * count))
+def _fold_at(path: Path) -> int:
+    disk = os.statvfs(path)
+    return min(max(FOLD_AT, disk.f_bavail * disk.f_frsize // _OF_WHAT_IS_FREE), FOLD_AT_LATEST)
 
 
 _NOBODY: frozenset[int] = frozenset()

@@ -3,11 +3,14 @@
 Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs says nothing.
 """
 
+from functools import cache
 from typing import Any
+
+import ujson
 
 from app.journal import Unfinished, Wanted
 from app.messages import State, Submit
-from app.task import Task
+from app.task import Task, describe
 
 VERSION = 1
 SCHEMA = """
@@ -82,6 +85,13 @@ def which(wanted: Wanted) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), values
 
 
+def entry_of(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
+    """A task as it is listed, from its row as LISTED selects it."""
+    key, function, state, seq, attempt, accepted, n, finished, args = row
+    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
+    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
+
+
 def task_of(row: Row, ahead: float) -> Unfinished:
     """A task from its row, as UNFINISHED selects it."""
     n, key, owner, state, attempt, seq, worker, dispatch, due, accepted, flags, priority, position, attempts, backoff = row[:15]
@@ -95,3 +105,15 @@ def task_of(row: Row, ahead: float) -> Unfinished:
     task.attempt, task.attempts, task.backoff, task.position = attempt, attempts, backoff, position
     task.dispatch, task.due, task.accepted_at = dispatch, due, accepted + ahead
     return task, worker
+
+
+@cache
+def with_rows(statement: str, columns: int, count: int) -> str:
+    """The statement for so many rows of so many columns."""
+    row = f"({','.join('?' * columns)})"
+    return statement.format(",".join([row] * count))
+
+
+def power_of_two(count: int) -> int:
+    """The number of rows that a statement is made for, so that there are few of them to prepare."""
+    return 1 << (count - 1).bit_length() if count else 1

@@ -24,6 +24,7 @@ KEPT_FOR = 60.0
 
 KEPT_BYTES = 8 * 1024 * 1024
 
+MOST_CLAIMS = 1_000_000
 MOST_JOURNALS = 1000
 MOST_RETURNED = 10_000
 """So many of the last tasks that were sent back unbegun are remembered, for each gateway."""
@@ -253,8 +254,25 @@ class Claimants:
             self._begin_at = math.inf
 
 
-def checked_claims(claims: Any) -> list[Claim]:
-    """What a gateway claims, as `[id, attempt, seq, dispatch]` each; raises `BadRequest`."""
+class Claims:
+    """What a gateway claims: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}`, in several lines where one would be too long,
+    all but the last with `"more": true`."""
+
+    def __init__(self) -> None:
+        self._taken: list[Claim] = []
+
+    def take(self, message: dict[str, Any]) -> list[Claim] | None:
+        """One more line; all that is claimed once it was the last. Raises `BadRequest`."""
+        self._taken += _checked(message["claim"])
+        if len(self._taken) > MOST_CLAIMS:
+            raise BadRequest(f"more than {MOST_CLAIMS} tasks are claimed")
+        if message.get("more") is True:
+            return None
+        taken, self._taken = self._taken, []
+        return taken
+
+
+def _checked(claims: Any) -> list[Claim]:
     if type(claims) is not list:
         raise BadRequest(_WANTED)
     checked = []

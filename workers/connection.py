@@ -18,7 +18,7 @@ from app.messages import Event, Submit, check_id, event_line, read_placed, read_
 from app.outbox import Outbox
 from app.turn import Turn
 from workers.attempt import Attempt
-from workers.claims import Claimant, checked_claims
+from workers.claims import Claimant, Claims
 from workers.executor import Executor
 from workers.registry import Registry
 from workers.retirement import memory
@@ -61,6 +61,7 @@ class Connection:
         self._attempts: dict[str, Attempt] = {}
         self._cancel_at_end: set[str] = set()
         self._claimant: Claimant | None = None
+        self._claims = Claims()
         self._short = ShortForm(self._outbox, house.executor)
         self._over: Signal | None = None
 
@@ -172,8 +173,6 @@ class Connection:
                 return
         raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
 
-    # Submits.
-
     def _submit(self, message: dict[str, Any]) -> None:
         if self._claimant is not None and "attempt" in message:
             self._submit_placed(self._claimant, read_placed(message))
@@ -236,8 +235,6 @@ class Connection:
         if not self._attempts and self._over is not None:
             self._over.set()
 
-    # The other requests.
-
     def _cancel(self, message: dict[str, Any]) -> None:
         if message["cancel"] is not True:
             raise BadRequest('"cancel" wants true')
@@ -274,11 +271,13 @@ class Connection:
         self._outbox.put(wire.encode_line({"pong": message["ping"], **vitals}))
 
     def _claim(self, message: dict[str, Any]) -> None:
-        """A gateway: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}` is the first that it says on a connection."""
+        """A gateway: what it claims is the first that it says on a connection."""
         if self._claimant is not None:
             raise BadRequest('"claim" comes once on a connection')
-        journal, claims = check_id(message.get("journal")), checked_claims(message["claim"])
-        self._claimant = self._house.claimant(journal)
+        claims = self._claims.take(message)
+        if claims is None:
+            return
+        self._claimant = self._house.claimant(check_id(message.get("journal")))
         self._claimant.attach(self._outbox, claims)
         if self._house.draining:
             self._claimant.part()
