@@ -2,7 +2,6 @@
 are not to be reaped. How a test uses it is in `workers/testing.py`. No part of the product imports this.
 """
 
-import os
 import signal
 import threading
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
+from gevent.monkey import get_original
 
 from app import settings
 from app.errors import HandoffError
@@ -31,6 +31,7 @@ WORKER = "test"
 """What `started` says of the worker."""
 
 _LOOK_EVERY = 0.05
+_native_thread_id = get_original("_thread", "get_ident")
 
 
 class KeptLines:
@@ -146,6 +147,7 @@ class _Alarm:
         self._attempt = attempt
         self._at = attempt.deadline
         self._over = threading.Event()
+        self._main = _native_thread_id()
         self._before = signal.signal(signal.SIGUSR2, self._ring)
         self._thread = threading.Thread(target=self._watch, name="time-limit", daemon=True)
         self._thread.start()
@@ -158,7 +160,7 @@ class _Alarm:
 
     def _watch(self) -> None:
         while not self._over.wait(max(self._at - time.monotonic(), _LOOK_EVERY)):
-            os.kill(os.getpid(), signal.SIGUSR2)  # handled in the main thread, whose system call it ends
+            signal.pthread_kill(self._main, signal.SIGUSR2)  # ends its system call, too
 
     def _ring(self, number: int, frame: types.FrameType | None) -> None:
         attempt, now = self._attempt, time.monotonic()
