@@ -64,10 +64,13 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py"),
     (7, "app/commands/group.py"),
     (8, "run.py"),
+    (9, "app/testbed.py app/testproxy.py workers/testbed.py"),
+    (9, "app/testing.py workers/testing.py"),
 )
 LEVEL = {name: level for level, names in FLOORS for name in names.split()}
 FLOOR = {name: number for number, (_, names) in enumerate(FLOORS) for name in names.split()}
 FOLDERS = ("app", "workers", "examples", "bench")
+PLUGIN = ("app/testing.py", "app/testbed.py", "app/testproxy.py", "workers/testing.py", "workers/testbed.py")
 FILE_LIMIT, FUNCTION_LIMIT, MOST_FUNCTIONS = 300, 40, 30
 
 
@@ -181,13 +184,18 @@ def test_one_file_imports_geventwebsocket() -> None:
         ("click", ("app/commands/",)),
         ("rich", ("app/commands/drawn.py",)),
         ("websocket", ("app/remote/",)),
-        ("app.remote", ("app/remote/", "app/commands/")),
+        ("app.remote", ("app/remote/", "app/commands/", "app/testing.py")),
+        ("pytest", PLUGIN),
     ],
 )
 def test_what_only_clients_need_is_loaded_by_no_server(package: str, rooms: tuple[str, ...]) -> None:
     users = [name for name in layered() if any(f"{module}.".startswith(f"{package}.") for module in modules(name))]
     assert users
     assert [name for name in users if not name.startswith(rooms)] == []
+
+
+def test_no_part_of_the_product_imports_what_is_there_for_tests() -> None:
+    assert [(name, other) for name in layered() if name not in PLUGIN for other in imported_files(name) if other in PLUGIN] == []
 
 
 def test_the_master_and_all_that_it_imports_need_the_standard_library_alone() -> None:

@@ -121,7 +121,7 @@ class Watchdog:
             _name(attempt, held, stack)
         if attempt is not None and attempt.deadline and now > attempt.deadline:
             attempt.interrupt = attempt.interrupt or TimeLimitExceeded(f"{_limit(attempt)}, and it held the hub")
-            if _in_the_task(frame):
+            if in_the_task(frame):
                 raise attempt.interrupt  # else `progress` raises it, or the next signal
 
 
@@ -143,7 +143,7 @@ def _limit(attempt: Attempt) -> str:
     return over_hard_limit(options.hard_limit or 0.0) if options.time_limit is None else over_time_limit(options.time_limit)
 
 
-def _in_the_task(frame: types.FrameType | None) -> bool:
+def in_the_task(frame: types.FrameType | None) -> bool:
     """Whether no code of ours is between the task and where it is: an exception there would leave us in a half-done step."""
     while frame is not None:
         name = frame.f_code.co_filename
