@@ -92,6 +92,7 @@ class Pool:
         for link in self.links.values():
             if link.connection is not None:
                 link.connection.close()
+        self.links.clear()  # nobody is to be found again
 
     def met_links(self) -> list[Link]:
         """Those that were met and not given up, by name."""

@@ -14,7 +14,7 @@ import gevent
 
 from app import wire
 from app.dispatch import Dispatcher
-from app.errors import BadRequest, Busy, HandoffError, IdConflict, Unavailable, UnknownTask
+from app.errors import BadRequest, Busy, DiskFull, HandoffError, IdConflict, Unavailable, UnknownTask
 from app.gateway.wanted import read_wanted
 from app.gateway.watch import WatchFeed
 from app.gateway.websocket import Connection
@@ -222,11 +222,17 @@ class Session:
     def _catch_up(self, behind: deque[Watch]) -> None:
         try:
             while behind:
-                self._replay(behind.popleft())
+                self._replay_or_refuse(behind.popleft())
         except Unavailable:
             log.debug("the connection is over; its tasks are not", extra={"connection": self._connection.id})
         finally:
             self._behind = None
+
+    def _replay_or_refuse(self, watch: Watch) -> None:
+        try:
+            self._replay(watch)
+        except DiskFull as error:  # the journal has no room to put in order what is asked for; those behind this one have their turn
+            self.refuse(watch, error)
 
     def _replay(self, watch: Watch) -> None:
         """Show what the journal has; then take events as they come. Between the last read and that, nothing may be missed."""
