@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults import kills
+from bench.faults import disk, kills
 from bench.faults.accounts import HEADINGS, Accounts
 from bench.faults.stage import Plan
 from bench.report import columns
@@ -22,6 +22,8 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     "after-effect-retryable": kills.after_effect_again,
     "gateway": kills.gateway,
     **{row.replace(" ", "-"): partial(kills.gateway_at, row) for row in kills.POINTS},
+    "fsync-fails": disk.fsync_fails,
+    "disk-full": disk.disk_full,
     "master": kills.master,
     "everything": kills.everything,
 }
@@ -50,6 +52,10 @@ def _run(rows: list[str], plan: Plan) -> int:
         began = time.monotonic()
         try:
             accounts = ROWS[name](plan)
+        except disk.Skipped as skipped:
+            table.append([name, *["-"] * (len(HEADINGS) - 3), f"{time.monotonic() - began:.1f}", "skipped"])
+            print(f"{name} was not played: {skipped}", flush=True)
+            continue
         except Exception:  # noqa: BLE001 - the barrier of one row: it is printed, and the others follow
             traceback.print_exc()
             table.append([name, *["-"] * (len(HEADINGS) - 3), f"{time.monotonic() - began:.1f}", "FAILED"])

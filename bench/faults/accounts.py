@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.faults.tasks import EFFECTS
-
 FINAL = frozenset(("succeeded", "failed", "timed_out", "cancelled", "interrupted"))
 RETRYABLE = {"again": 1, "asks": 2, "dies_after_once": 1, "exits": 1, "segfaults": 1, "devours_again": 1}
 """Functions that may run more than once, and how often they run where nothing happens to them."""
@@ -25,9 +23,8 @@ class Run(NamedTuple):
     pid: int
 
 
-def runs_of(data_dir: Path) -> list[Run]:
-    """Every line of effect so far; a last line that is not whole was cut by a kill, and its write by nothing but that."""
-    path = data_dir / EFFECTS
+def runs_of(path: Path) -> list[Run]:
+    """Every line of effect so far."""
     lines = path.read_text().splitlines() if path.exists() else []
     return [Run(name, int(attempt), int(pid)) for name, attempt, pid in (line.split(" ") for line in lines)]
 

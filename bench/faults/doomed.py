@@ -1,4 +1,4 @@
-"""`run.py`, whose gateways die of SIGKILL at named points: `python -m bench.faults.doomed --points A,B,C … [flags of run.py]`.
+"""`run.py`, whose gateways die of SIGKILL at named points: `python -m bench.faults.doomed --points A,B,C … COMMAND [flags of run.py]`.
 
 The first gateway dies at the first point, its successor at the second, and so on; how many have died already is the size of the file
 `deaths` in the data directory. A point may have a number, `before-commit:7`: then the seventh time that it is reached.
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
     own, others = parser.parse_known_args(argv)
     points = [point for point in own.points.split(",") if point]
     setattr(run, "run_gateway", partial(_run_gateway, points, own.lease))  # noqa: B010 - the role that the master forks
-    return run.main(["start", *others])
+    return run.main(others)
 
 
 def _run_gateway(points: list[str], lease: float, chosen: Settings, child: Child) -> None:

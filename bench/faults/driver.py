@@ -11,7 +11,7 @@ import random
 import select
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -25,6 +25,7 @@ AGAIN_LATER = frozenset(("busy", "unavailable", "disk_full"))
 
 _BACK_OFF = (0.05, 1.0)
 _LOOK_EVERY = 0.05
+_SEND_AGAIN_AFTER = 0.3
 
 
 class Unexpected(Exception):
@@ -48,8 +49,9 @@ class Line(threading.Thread):
         self._later: list[tuple[float, Told]] = []
         self._socket: Any = None
         self._left = threading.Event()
-        self.finished = self.unanswered = self.refusals = self.connects = 0
-        self.heard_at = 0.0
+        self.finished = self.unanswered = 0
+        self.heard_at = self.accepted_at = 0.0
+        self.codes: Counter[str] = Counter()
         self.failure: BaseException | None = None
 
     def run(self) -> None:
@@ -90,7 +92,6 @@ class Line(threading.Thread):
 
     def _connect(self) -> None:
         self._socket = websocket.create_connection(self._url(), timeout=10)
-        self.connects += 1
         for task in list(self._open.values()):
             if task.waits:
                 self.unanswered += 1
@@ -152,6 +153,8 @@ class Line(threading.Thread):
         task.events.append((seq, event))
         task.seq = seq
         task.accepted, task.waits = True, False
+        if event == "accepted":
+            self.accepted_at = self.heard_at
         if event in FINAL:
             task.final = message
             del self._open[task.id]
@@ -160,11 +163,11 @@ class Line(threading.Thread):
             self._send({"id": task.id, "cancel": True})
 
     def _refused(self, task: Told, code: str) -> None:
-        self.refusals += 1
+        self.codes[code] += 1
         del self._open[task.id]
         if code in AGAIN_LATER and not task.accepted:
             task.waits = False
-            self._later.append((time.monotonic() + 0.1, task))
+            self._later.append((time.monotonic() + _SEND_AGAIN_AFTER, task))
         else:
             task.refused = code
 
@@ -210,6 +213,15 @@ class Driver:
         """One task more, at once."""
         self.tasks[message["id"]] = task = Told(message)
         self.lines[0].add(task)
+
+    @property
+    def accepted_at(self) -> float:
+        """When something was accepted last, monotonic."""
+        return max(line.accepted_at for line in self.lines)
+
+    def refused(self, code: str) -> int:
+        """How often something was refused with this code."""
+        return sum(line.codes[code] for line in self.lines)
 
     def allow(self, share: float) -> None:
         """Submit no more than this share of the tasks for now."""

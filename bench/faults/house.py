@@ -5,6 +5,7 @@ import io
 import sys
 from pathlib import Path
 
+from bench.faults.tasks import EFFECTS
 from tests.harness import ROOT, START_LIMIT, Process, Server, wait_until
 
 FLAGS = ("--tasks", "bench.faults.tasks", "--graceful", "5", "--log-level", "info")
@@ -13,13 +14,22 @@ FLAGS = ("--tasks", "bench.faults.tasks", "--graceful", "5", "--log-level", "inf
 class House(Server):
     """`run.py`, or with `points` the same whose gateways die there, one after the other (`bench/faults/doomed.py`). Ready when made."""
 
-    def __init__(self, data_dir: Path, *flags: str, points: tuple[str, ...] = (), lease: float = 0.0, under: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        effects: Path,
+        *flags: str,
+        points: tuple[str, ...] = (),
+        lease: float = 0.0,
+        under: tuple[str, ...] = (),
+        command: str = "start",
+    ) -> None:
         doomed = [*(("--points", ",".join(points)) if points else ()), *(("--lease", str(lease)) if lease else ())]
         program = ["-m", "bench.faults.doomed", *doomed] if doomed else [str(ROOT / "run.py")]
         own = ("--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--data-dir", str(data_dir))
-        given = flags if "--workers" in flags else ("--workers", "2", *flags)
-        Process.__init__(self, [*under, sys.executable, *program, *FLAGS, *given, *own], cwd=ROOT)
-        self.data_dir = data_dir
+        given = [*under, sys.executable, *program, command, *FLAGS, *flags, *own]
+        Process.__init__(self, given, cwd=ROOT, env={EFFECTS: str(effects)})
+        self.data_dir, self.effects = data_dir, effects
         try:
             wait_until(self._is_ready, START_LIMIT)
         except AssertionError:

@@ -58,7 +58,7 @@ def _kill_workers(row: str, plan: Plan, mix: Mix) -> Accounts:
         for _ in stage.portions():
             _steady(stage)
             pids = stage.house.worker_pids()
-            stage.kill(runs_of(stage.house.data_dir)[-1].pid if not plan.long else stage.chance.choice(pids))
+            stage.kill(runs_of(stage.house.effects)[-1].pid if not plan.long else stage.chance.choice(pids))
             if plan.long and stage.chance.random() < 0.3 and len(pids) > 1:  # the other as well, at once
                 stage.kill(next(pid for pid in pids if pid != stage.killed[-1]))
         accounts = stage.books()
@@ -127,7 +127,7 @@ def gateway_at(row: str, plan: Plan) -> Accounts:
         stage.driver.allow(0)
         for number in range(len(points) * rounds):
             stage.driver.allow((number + 1) / (len(points) * rounds + 1))
-            wait_until(lambda number=number: stage.house.deaths() > number or stage.driver.idle, 60, stage.state)  # type: ignore[misc]
+            wait_until(lambda number=number: stage.house.deaths() > number, 30, stage.state)  # type: ignore[misc]
             if plan.long:
                 time.sleep(STEADY)
         stage.driver.allow(1)

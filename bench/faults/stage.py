@@ -81,6 +81,7 @@ class Stage:
     remarks: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     logs: list[str] = field(default_factory=list)
+    _released: int = 0
 
     def kill(self, pid: int) -> None:
         """With SIGKILL."""
@@ -90,15 +91,22 @@ class Stage:
             os.kill(pid, signal.SIGKILL)
 
     def portions(self) -> Iterator[int]:
-        """Release the tasks in as many portions as there are kills, and one more that goes on to the end; stop somewhere in each."""
+        """Release the tasks portion by portion, one a kill, and a last one that goes on to the end; stop amid each, at a random moment in
+        the long form. Half of a portion is kept for `more`."""
         self.driver.allow(0)
         for number in range(self.plan.kills):
-            before = self.driver.finished
-            self.driver.allow((number + 1) / (self.plan.kills + 1))
-            enough = before + (self.chance.random() if self.plan.long else 0.3) * self.plan.tasks / (self.plan.kills + 1)
+            before, half = self.driver.finished, self.plan.tasks / (2 * self.plan.kills + 1)
+            self._released = 2 * number + 1
+            self.driver.allow(self._released / (2 * self.plan.kills + 1))
+            enough = before + (self.chance.random() if self.plan.long else 0.3) * half
             wait_until(lambda enough=enough: self.driver.finished >= enough, PATIENCE, self.state)  # type: ignore[misc]
             yield number
+            self.more()
         self.driver.allow(1)
+
+    def more(self) -> None:
+        """Release the second half of this portion."""
+        self.driver.allow((self._released + 1) / (2 * self.plan.kills + 1))
 
     def state(self) -> str:
         """For a message; raises what the driver failed with."""
@@ -109,14 +117,14 @@ class Stage:
         """Start anew on the same data directory; the driver finds it."""
         self.logs.append(self.house.log())
         self.house.end()
-        self.house = House(self.house.data_dir, *flags)
+        self.house = House(self.house.data_dir, self.house.effects, *flags)
 
     def books(self, patience: float = PATIENCE) -> Accounts:
         """Wait for every report, have a witness told the same, and close the books."""
         in_time = self.driver.wait(patience)
         seconds = time.monotonic() - self.began
         tasks = self.driver.tasks
-        accounts = Accounts(self.row, tasks, self.driver.unanswered, self.kills, seconds, runs_of(self.house.data_dir))
+        accounts = Accounts(self.row, tasks, self.driver.unanswered, self.kills, seconds, runs_of(self.house.effects))
         accounts.broken, accounts.remarks = self.broken, self.remarks
         accounts.want(in_time, f"not every report came within {patience:g} s")
         accounts.judge()
@@ -130,12 +138,11 @@ class Stage:
 
 @contextmanager
 def staged(
-    row: str, plan: Plan, mix: Mix, *flags: str, points: tuple[str, ...] = (), lease: float = 0.0, data_dir: Path | None = None,
-    plain: bool = False, lines: int = 4, window: int = 50,
+    row: str, plan: Plan, mix: Mix, *flags: str, data_dir: Path | None = None, plain: bool = False, lines: int = 4, window: int = 50, **options: Any
 ) -> Iterator[Stage]:
     """A house and a driver that has begun; the house is ended, and its orphans looked for, afterwards."""
     with tempfile.TemporaryDirectory(prefix="handoff-faults-") as room:
-        house = House(data_dir or Path(room) / "data", *flags, points=points, lease=lease)
+        house = House(data_dir or Path(room) / "data", Path(room) / "effects", *flags, **options)
         chance = random.Random(plan.seed)
         holder: list[Stage] = []
         driver = Driver(

@@ -9,18 +9,17 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from workers import Retry, current, progress, task
 
-EFFECTS = "effects"
-"""In the data directory."""
+EFFECTS = "FAULT_EFFECTS"
+"""The variable that names the file; it is not on the journal's disk, which may be full."""
 
 
 def effect() -> None:
     """Take effect: one write to the end of the file, and on the disk before this returns."""
     context = current()
-    fd = os.open(Path(context.data_dir) / EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    fd = os.open(os.environ[EFFECTS], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
         os.write(fd, f"{context.id} {context.attempt} {os.getpid()}\n".encode())
         os.fsync(fd)
