@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults import disk, kills
+from bench.faults import disk, kills, rude
 from bench.faults.accounts import HEADINGS, Accounts
 from bench.faults.stage import Plan
 from bench.report import columns
@@ -24,6 +24,13 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     **{row.replace(" ", "-"): partial(kills.gateway_at, row) for row in kills.POINTS},
     "fsync-fails": disk.fsync_fails,
     "disk-full": disk.disk_full,
+    "stopped-worker": rude.stopped,
+    "memory-hungry": rude.hungry,
+    "out-of-memory": rude.out_of_memory,
+    "ends-its-process": rude.ends_its_process,
+    "segfaults-beside-others": rude.crashes_beside_others,
+    "holds-the-cpu": rude.spins,
+    "holds-the-cpu-apart": rude.spins_apart,
     "master": kills.master,
     "everything": kills.everything,
 }

@@ -39,7 +39,9 @@ class Line(threading.Thread):
         super().__init__(daemon=True)
         self._url = url
         self._submitted = 0
-        self.most = self.allowed = len(tasks)
+        self.most = len(tasks)
+        self.allowed = 0
+        self.closing = False
         self._todo = deque(tasks)
         self._open: dict[str, Told] = {}
         self._window = window
@@ -75,7 +77,7 @@ class Line(threading.Thread):
     @property
     def over(self) -> bool:
         """Whether nothing is left to be done."""
-        return self._left.is_set() or not (self._todo or self._open or self._later or self._extra)
+        return self._left.is_set() or (self.closing and not (self._todo or self._open or self._later or self._extra))
 
     @property
     def idle(self) -> bool:
@@ -209,6 +211,11 @@ class Driver:
         """Whether all that was submitted has its final report, and all that may be has been submitted."""
         return all(line.idle for line in self.lines)
 
+    @property
+    def busy(self) -> bool:
+        """Whether some task has started, and is not over."""
+        return any(task.final is None and task.seq > 1 for task in list(self.tasks.values()))
+
     def add(self, message: dict[str, Any]) -> None:
         """One task more, at once."""
         self.tasks[message["id"]] = task = Told(message)
@@ -238,6 +245,9 @@ class Driver:
     def wait(self, timeout: float) -> bool:
         """Block until every task has its final report; whether that came in time. Raises what a line failed with."""
         until = time.monotonic() + timeout
+        self.allow(1)
+        for line in self.lines:
+            line.closing = True
         for line in self.lines:
             line.join(max(0.0, until - time.monotonic()))
         in_time = not any(line.is_alive() for line in self.lines)

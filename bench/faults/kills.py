@@ -104,17 +104,16 @@ def _dying(row: str, plan: Plan, function: str, mix: Mix) -> Accounts:
     with staged(row, plan, mix, *FLAGS) as stage:
         for number in stage.portions():
             _steady(stage)
-            stage.driver.add({"id": f"dying-{number}", "function": function, "args": []})
-            wait_until(lambda number=number: stage.driver.tasks[f"dying-{number}"].final, 60, stage.state)  # type: ignore[misc]
+            stage.ask(f"dying-{number}", function, [])
             stage.kills += 1
         accounts = stage.books()
     return accounts
 
 
 POINTS = {
-    "gateway at its commits": ("before-commit:9", "after-commit:3", "before-final:5"),
-    "gateway at its dispatches": ("before-dispatch:7", "after-dispatch:5", "after-send:9"),
-    "gateway at its reports": ("after-final:4", "after-send:2", "in-recovery:2"),
+    "gateway at its commits": ("before-commit:2", "after-commit:2", "before-final:3"),
+    "gateway at its dispatches": ("before-dispatch:2", "after-dispatch:5", "after-send:9"),
+    "gateway at its reports": ("after-final:3", "after-send:2", "in-recovery:2"),
     "gateway in its tables": ("in-apply:2", "after-commit:1", "in-apply:1"),
 }
 
@@ -124,13 +123,11 @@ def gateway_at(row: str, plan: Plan) -> Accounts:
     points = POINTS[row]
     rounds = max(1, plan.kills // len(points)) if plan.long else 1
     with staged(row, plan, ALL, *FLAGS, points=points * rounds) as stage:
-        stage.driver.allow(0)
         for number in range(len(points) * rounds):
             stage.driver.allow((number + 1) / (len(points) * rounds + 1))
             wait_until(lambda number=number: stage.house.deaths() > number, 30, stage.state)  # type: ignore[misc]
             if plan.long:
                 time.sleep(STEADY)
-        stage.driver.allow(1)
         stage.kills = stage.house.deaths()
         accounts = stage.books()
     accounts.want(accounts.kills == len(points) * rounds, f"{len(points) * rounds - accounts.kills} points were not reached")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,9 @@ class Stage:
     row: str
     plan: Plan
     house: House
-    driver: Driver
     chance: random.Random
+    workers: list[House]
+    driver: Driver = field(init=False)
     began: float = field(default_factory=time.monotonic)
     killed: list[int] = field(default_factory=list)
     kills: int = 0
@@ -93,7 +94,6 @@ class Stage:
     def portions(self) -> Iterator[int]:
         """Release the tasks portion by portion, one a kill, and a last one that goes on to the end; stop amid each, at a random moment in
         the long form. Half of a portion is kept for `more`."""
-        self.driver.allow(0)
         for number in range(self.plan.kills):
             before, half = self.driver.finished, self.plan.tasks / (2 * self.plan.kills + 1)
             self._released = 2 * number + 1
@@ -107,6 +107,11 @@ class Stage:
     def more(self) -> None:
         """Release the second half of this portion."""
         self.driver.allow((self._released + 1) / (2 * self.plan.kills + 1))
+
+    def ask(self, name: str, function: str, args: list[Any], timeout: float = 60.0) -> Any:
+        """One task beside the load; blocks until its final report, which is returned."""
+        self.driver.add({"id": name, "function": function, "args": args})
+        return wait_until(lambda: self.driver.tasks[name].final, timeout, self.state)
 
     def state(self) -> str:
         """For a message; raises what the driver failed with."""
@@ -138,23 +143,30 @@ class Stage:
 
 @contextmanager
 def staged(
-    row: str, plan: Plan, mix: Mix, *flags: str, data_dir: Path | None = None, plain: bool = False, lines: int = 4, window: int = 50, **options: Any
+    row: str,
+    plan: Plan,
+    mix: Mix,
+    *flags: str,
+    data_dir: Path | None = None,
+    plain: bool = False,
+    lines: int = 4,
+    window: int = 50,
+    workers: int = 0,
+    **options: Any,
 ) -> Iterator[Stage]:
-    """A house and a driver that has begun; the house is ended, and its orphans looked for, afterwards."""
-    with tempfile.TemporaryDirectory(prefix="handoff-faults-") as room:
-        house = House(data_dir or Path(room) / "data", Path(room) / "effects", *flags, **options)
-        chance = random.Random(plan.seed)
-        holder: list[Stage] = []
-        driver = Driver(
-            lambda: (holder[0].house if holder else house).ws_url, messages(row, plan, mix, plain), plan.seed, lines, window
-        )
-        stage = Stage(row, plan, house, driver, chance)
-        holder.append(stage)
+    """A house and a driver that has connected; the house is ended, and its orphans looked for, afterwards. `workers`: so many that run
+    alone, each of them a house as well."""
+    with tempfile.TemporaryDirectory(prefix="handoff-faults-") as room, ExitStack() as stack:
+        place = data_dir or Path(room) / "data", Path(room) / "effects"
+        alone = [House(*place, *flags, command="worker") for _ in range(workers)]
+        for worker in alone:
+            stack.callback(worker.end)
+        stage = Stage(row, plan, House(*place, *flags, **options), random.Random(plan.seed), alone)
+        stack.callback(lambda: stage.house.end())
+        stage.driver = Driver(lambda: stage.house.ws_url, messages(row, plan, mix, plain), plan.seed, lines, window)
+        stack.callback(stage.driver.stop)
         try:
             yield stage
         except BaseException:
             print(stage.house.log(), file=sys.stderr)
             raise
-        finally:
-            driver.stop()
-            stage.house.end()
