@@ -3,8 +3,7 @@
 import contextlib
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +12,8 @@ from typing import Any
 
 from bench.faults.accounts import Accounts
 from bench.faults.disk import Skipped
-from bench.faults.house import House
 from bench.faults.kills import AGAIN, ALL, FLAGS, ONCE
-from bench.faults.stage import Plan, Stage, brief, staged
+from bench.faults.stage import Plan, Stage, staged
 from bench.report import percentile
 from tests.harness import WsClient, wait_until
 
@@ -112,16 +110,27 @@ def _throughput(stage: Stage, up_to: float) -> float:
     return (stage.driver.finished - before) / (time.monotonic() - began)
 
 
-class Neighbour:
-    """Submits one task after the other beside the load, each when the one before is over, in a process of ours."""
+class Neighbour(threading.Thread):
+    """Submits one task after the other beside the load, each when the one before is over."""
 
     def __init__(self, stage: Stage, function: str, args: list[Any]) -> None:
-        words = [sys.executable, "-m", "bench.faults.neighbour", stage.house.ws_url, function, repr(args)]
-        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+        super().__init__(daemon=True)
+        self._stage, self._function, self._args = stage, function, args
+        self._end = threading.Event()
+        self.count = 0
+        self.start()
+
+    def run(self) -> None:
+        """Until `end`."""
+        while not self._end.is_set():
+            self._stage.ask(f"neighbour-{self.count}", self._function, self._args)
+            self.count += 1
 
     def end(self) -> int:
         """After the one that is under way; how many there were."""
-        return int(self._process.communicate("\n", timeout=120)[0].split()[-1])
+        self._end.set()
+        self.join()
+        return self.count
 
 
 HANG_LIMIT = 2.0
