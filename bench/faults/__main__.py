@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults import disk, kills, rude
+from bench.faults import crowd, disk, kills, rude
 from bench.faults.accounts import HEADINGS, Accounts
 from bench.faults.stage import Plan
 from bench.report import columns
@@ -31,6 +31,9 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     "segfaults-beside-others": rude.crashes_beside_others,
     "holds-the-cpu": rude.spins,
     "holds-the-cpu-apart": rude.spins_apart,
+    "connections": crowd.connections,
+    "does-not-read": crowd.slow_readers,
+    "attacks": crowd.attacks,
     "master": kills.master,
     "everything": kills.everything,
 }

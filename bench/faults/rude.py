@@ -163,10 +163,10 @@ def spins(plan: Plan) -> Accounts:
 def spins_apart(plan: Plan) -> Accounts:
     """The same, declared `run_in="process"`: the p99 of the others is less than doubled."""
     with staged("holds the CPU apart", plan, ONCE, *FLAGS, lines=1, window=5) as stage:
-        quiet = _latency(stage, 10.0 if plan.long else 1.0)
+        quiet = latency(stage, 10.0 if plan.long else 1.0)
         stage.driver.add({"id": "spins", "function": "spins_apart", "args": [15.0 if plan.long else 1.5]})
         wait_until(lambda: stage.driver.tasks["spins"].seq > 1, 20, stage.state)
-        loaded = _latency(stage, 10.0 if plan.long else 1.0)
+        loaded = latency(stage, 10.0 if plan.long else 1.0)
         accounts = stage.books()
     accounts.want(loaded < (2 * quiet if plan.long else 2.0), f"p99 {loaded * 1000:.1f} ms of {quiet * 1000:.1f} ms")
     accounts.want(not accounts.interrupted and accounts.extra == 0, f"I = {len(accounts.interrupted)}, E = {accounts.extra}")
@@ -174,7 +174,7 @@ def spins_apart(plan: Plan) -> Accounts:
     return accounts
 
 
-def _latency(stage: Stage, seconds: float) -> float:
+def latency(stage: Stage, seconds: float) -> float:
     """p99 of an `echo` every 10 ms, in seconds."""
     samples = []
     until = time.monotonic() + seconds

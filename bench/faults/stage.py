@@ -104,6 +104,12 @@ class Stage:
             self.more()
         self.driver.allow(1)
 
+    def portion(self, up_to: float) -> None:
+        """Release so large a share of the tasks, and wait until some of it is over."""
+        before = self.driver.finished
+        self.driver.allow(up_to)
+        wait_until(lambda: self.driver.finished > before or self.driver.idle, PATIENCE, self.state)
+
     def more(self) -> None:
         """Release the second half of this portion."""
         self.driver.allow((self._released + 1) / (2 * self.plan.kills + 1))

@@ -153,3 +153,9 @@ def large(size: int) -> str:
     """A result of so many bytes."""
     effect()
     return "x" * size
+
+
+@task
+def wide(size: int) -> str:
+    """The same, for those whom the books do not know: without an effect."""
+    return "x" * size
