@@ -25,6 +25,12 @@ class Reserve:
         self._path = path
         self.taken = False
 
+    @property
+    def room(self) -> int:
+        """Bytes that are free on its disk."""
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize
+
     def take(self) -> bool:
         """Whether it has its room, now or already."""
         if not self.taken:

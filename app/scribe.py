@@ -176,7 +176,7 @@ class Scribe:
         """In the room that was kept aside, or as soon as there is some."""
         self._reserve.free()
         try:
-            self.store.fold()
+            self._fold_if_it_fits()
             self.store.write((), page.changes(), page.events())
         except sqlite3.Error as error:
             self._end_unless_full(error)
@@ -186,16 +186,21 @@ class Scribe:
 
     def _tidy(self) -> None:
         """Now and then: bring everything up to date, and see whether a full disk has room again."""
-        self._apply()
         if self._reserve.taken:
+            self._apply()
             return
         try:
-            self.store.fold()
+            self._fold_if_it_fits()
         except sqlite3.Error as error:
             self._end_unless_full(error)
         else:
             if self._reserve.take():
                 self._tell(self._has_room)
+
+    def _fold_if_it_fits(self) -> None:
+        """Where it does not, the file would grow into the room that what runs is to be written in, and nothing would be gained."""
+        if self.store.growth <= self._reserve.room:
+            self.store.fold()
 
     def _answer(self, question: Callable[[], Any], answer: Any) -> None:
         try:

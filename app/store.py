@@ -37,6 +37,7 @@ class Store:
 
     def __init__(self, path: Path, durability: str, retention: float) -> None:
         """Open it, or make it. Raises `SettingsError` where it cannot be used, `sqlite3.Error` where the disk is full or fails."""
+        self._path = path
         self._retention = retention
         self._confirm = _CONFIRM[durability]
         self._pending = Pending()
@@ -196,6 +197,12 @@ class Store:
         if last is None or accepted >= cutoff:
             self._swept_to = 0
             self._sweep_at = now + min(max(self._retention / 100, 0.2), 60.0)
+
+    @property
+    def growth(self) -> int:
+        """Bytes by which `fold` would make the file larger."""
+        (pages,), (size,) = (self._db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
+        return int(pages * size) - self._path.stat().st_size
 
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""

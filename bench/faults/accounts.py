@@ -1,7 +1,7 @@
 """What one row comes to: who was promised what, what each was told, what took effect; and which of the promises that breaks.
 
-    A accepted · F with a final report · L = A − F lost · X not retryable, with more than one line of effect
-    I interrupted · E extra runs of retryable ones · U submits that were never answered, and sent again
+A accepted · F with a final report · L = A − F lost · X not retryable, with more than one line of effect
+I interrupted · E extra runs of retryable ones · U submits that were never answered, and sent again
 """
 
 from collections import Counter, defaultdict
@@ -31,7 +31,7 @@ def runs_of(path: Path) -> list[Run]:
 
 @dataclass(slots=True)
 class Told:
-    """A task as its client knows it. `waits`: a submit of it is under way and not answered."""
+    """A task as its client knows it. `waits`: a submit of it is under way and not answered; `spared`: it is not cancelled."""
 
     message: dict[str, Any]
     accepted: bool = False
@@ -41,6 +41,7 @@ class Told:
     events: list[tuple[int, str]] = field(default_factory=list)
     final: Any = None
     refused: str = ""
+    spared: bool = False
 
     @property
     def id(self) -> str:
@@ -114,14 +115,14 @@ class Accounts:
 
     def judge(self) -> None:
         """What every row wants."""
-        self.want(self.lost == 0, f"L = {self.lost}: {[task.id for task in self.tasks.values() if task.accepted and task.final is None][:3]}")
+        self.want(
+            self.lost == 0, f"L = {self.lost}: {[task.id for task in self.tasks.values() if task.accepted and task.final is None][:3]}"
+        )
         self.want(not self.twice, f"X = {len(self.twice)}: {self.twice[:3]}")
         self.want(self.accepted == len(self.tasks), f"{len(self.tasks) - self.accepted} tasks were never accepted")
         unknown = self.lines.keys() - self.tasks.keys()
         self.want(not unknown, f"effects of tasks that nobody submitted: {sorted(unknown)[:3]}")
-        silent = [
-            task.id for task in self.tasks.values() if task.final and task.final["event"] == "succeeded" and not self.lines[task.id]
-        ]
+        silent = [task.id for task in self.tasks.values() if task.final and task.final["event"] == "succeeded" and not self.lines[task.id]]
         self.want(not silent, f"succeeded without an effect: {silent[:3]}")
         for task in self.tasks.values():
             self._judge_story(task)
@@ -135,7 +136,7 @@ class Accounts:
 
     def blame(self, killed: Iterable[int]) -> None:
         """Who was interrupted, or ran once more, did so because a process that was killed had it."""
-        dead, by_task = frozenset(killed), defaultdict(list[Run])
+        dead, by_task = frozenset(killed), defaultdict[str, list[Run]](list)
         for run in self.runs:
             by_task[run.id].append(run)
         for name in self.interrupted:

@@ -12,7 +12,7 @@ from bench.faults.kills import ALL, FLAGS, ONCE
 from bench.faults.rude import latency
 from bench.faults.stage import Plan, Stage, staged
 from bench.procs import pss
-from tests.harness import TextClient, WsClient, wait_until
+from tests.harness import TextClient, WsClient
 from tests.rawclient import RawClient, announced, client_frame, text_frame
 
 KIB, MIB = 1024, 1024 * 1024
@@ -23,7 +23,7 @@ FLAT = 32 * MIB
 def connections(plan: Plan) -> Accounts:
     """Thousands of idle connections, then hundreds of handshakes a byte at a time: what one costs, and what the others feel."""
     idle, slow = (10_000, 500) if plan.long else (500, 50)
-    limit = 10.0 if plan.long else 2.0
+    limit = 10.0 if plan.long else 1.0
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     with staged("connections", plan, ONCE, *FLAGS, "--handshake-timeout", str(limit), lines=1, window=5) as stage:
         stage.portion(0.3)
@@ -39,7 +39,9 @@ def connections(plan: Plan) -> Accounts:
     accounts.want(beside < max(most * quiet, 0.02), f"p99 {beside * 1000:.1f} ms beside the handshakes, {quiet * 1000:.1f} ms without")
     accounts.want(each < 32 * KIB, f"{each / KIB:.1f} KiB a connection")
     accounts.want(not accounts.interrupted and accounts.extra == 0, f"I = {len(accounts.interrupted)}, E = {accounts.extra}")
-    accounts.remarks.append(f"{idle} connections: {each / KIB:.1f} KiB each, p99 of an echo {quiet * 1000:.1f} ms alone, {crowded * 1000:.1f} ms beside them")
+    accounts.remarks.append(
+        f"{idle} connections: {each / KIB:.1f} KiB each, p99 of an echo {quiet * 1000:.1f} ms alone, {crowded * 1000:.1f} ms beside them"
+    )
     accounts.remarks.append(f"{slow} handshakes a byte at a time: closed at {limit:g} s; p99 meanwhile {beside * 1000:.1f} ms")
     return accounts
 
@@ -57,8 +59,7 @@ def _idle(stage: Stage, count: int) -> Iterator[None]:
             held.append(RawClient(_port(stage)))
         yield
     finally:
-        for client in held:
-            client.socket.close()
+        _close(held)
 
 
 def _slow_handshakes(stage: Stage, count: int, limit: float) -> float:
@@ -82,25 +83,40 @@ def _slow_handshakes(stage: Stage, count: int, limit: float) -> float:
 
 def slow_readers(plan: Plan) -> Accounts:
     """Readers that do not read: closed with 1013, their results fetched later by somebody else, and the gateway's memory flat."""
-    readers, stall = (20, "10") if plan.long else (3, "1")
-    with staged("does not read", plan, ALL, *FLAGS, "--stall-timeout", stall) as stage:
-        stage.portion(0.3)
+    readers, stall = (20, 10.0) if plan.long else (2, 2.0)
+    with staged("does not read", plan, ALL, *FLAGS, "--stall-timeout", str(stall)) as stage:
+        stage.portion(0.5)
+        clients, ids = _unread(stage, "read", readers)
+        _fetch(stage, ids)  # what so much costs where it is read
+        _close(clients)
         before = pss(stage.house.gateway_pid())
-        clients = [RawClient(_port(stage), receive_buffer=4 * KIB, timeout=60) for _ in range(readers)]
-        for number, client in enumerate(clients):
-            for task in range(8):
-                client.send(text_frame(f'{{"id":"unread-{number}-{task}","function":"wide","args":[900000]}}'))
+        clients, ids = _unread(stage, "unread", readers)
         stage.portion(1.0)
-        time.sleep(float(stall) + 2)  # what is waited for is that they do not read; there is nothing to see of it
+        time.sleep(stall + 1.2)  # closed by then, and not cut off yet
         grown = pss(stage.house.gateway_pid()) - before
         codes = [(client.drain() or (0, ""))[0] for client in clients]
-        fetched = _fetch(stage, [f"unread-{number}-{task}" for number in range(readers) for task in range(8)])
+        _close(clients)
+        sizes = _fetch(stage, ids)
         accounts = stage.books()
     accounts.want(set(codes) == {1013}, f"closed with {sorted(set(codes))}")
-    accounts.want(fetched == {900_000}, f"results of {fetched} bytes")
+    accounts.want(sizes == {900_000}, f"results of {sizes} bytes")
     accounts.want(grown < FLAT + readers * 2 * MIB, f"{grown / MIB:.1f} MiB more")
-    accounts.remarks.append(f"{readers} readers with 7 MB each: closed with 1013; the gateway grew by {grown / MIB:.1f} MiB")
+    accounts.remarks.append(f"{readers} readers with 7 MB each: closed with 1013; the gateway grew by {grown / MIB:.1f} MiB meanwhile")
     return accounts
+
+
+def _unread(stage: Stage, name: str, readers: int) -> tuple[list[RawClient], list[str]]:
+    """Clients with 8 results on their way to each, who take no byte of them; and the ids of these."""
+    clients = [RawClient(_port(stage), receive_buffer=4 * KIB, timeout=60) for _ in range(readers)]
+    ids = [f"{name}-{number}-{task}" for number in range(readers) for task in range(8)]
+    for number, task_id in enumerate(ids):
+        clients[number // 8].send(text_frame(f'{{"id":"{task_id}","function":"wide","args":[900000]}}'))
+    return clients, ids
+
+
+def _close(clients: list[RawClient]) -> None:
+    for client in clients:
+        client.socket.close()
 
 
 def _fetch(stage: Stage, ids: list[str]) -> set[int]:
@@ -115,7 +131,10 @@ def _fetch(stage: Stage, ids: list[str]) -> set[int]:
 
 FRAMES = {
     "2^63 bytes": (announced(BINARY, 1 << 63), 1009),
-    "fragments past the limit": (client_frame(TEXT, bytes(40000), final=False) + client_frame(CONTINUATION, bytes(40000), final=False), 1009),
+    "fragments past the limit": (
+        client_frame(TEXT, bytes(40000), final=False) + client_frame(CONTINUATION, bytes(40000), final=False),
+        1009,
+    ),
     "unmasked": (client_frame(TEXT, b"hello", mask=b""), 1002),
     "bad UTF-8": (client_frame(TEXT, b"\xc3\x28"), 1007),
     "binary": (client_frame(BINARY, b"hello"), 1003),
@@ -137,7 +156,9 @@ def attacks(plan: Plan) -> Accounts:
     accounts.broken += wrong[:5]
     accounts.want(grown < FLAT, f"{grown / MIB:.1f} MiB more")
     accounts.want(not accounts.interrupted and accounts.extra == 0, f"I = {len(accounts.interrupted)}, E = {accounts.extra}")
-    accounts.remarks.append(f"{rounds} rounds of {len(FRAMES)} frames, {len(NAMES)} names, 2 lines: the gateway grew by {grown / MIB:.1f} MiB")
+    accounts.remarks.append(
+        f"{rounds} rounds of {len(FRAMES)} frames, {len(NAMES)} names, 2 lines: the gateway grew by {grown / MIB:.1f} MiB"
+    )
     return accounts
 
 

@@ -49,7 +49,12 @@ def arm(point: str, doom: Doom) -> None:
     where: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
         "before-commit": (store.Store, "write", lambda self, tasks, changes, events: bool(tasks), False),
         "after-commit": (store.Store, "write", lambda self, tasks, changes, events: bool(tasks), True),
-        "before-dispatch": (store.Store, "write", lambda self, tasks, changes, events: any(_sent(row) for row in (*tasks, *changes)), False),
+        "before-dispatch": (
+            store.Store,
+            "write",
+            lambda self, tasks, changes, events: any(_sent(row) for row in (*tasks, *changes)),
+            False,
+        ),
         "after-dispatch": (ledger.Ledger, "_send", lambda self, task, link: not task.sent, False),
         "after-send": (ledger.Ledger, "_send", lambda self, task, link: link.connection is not None, True),
         "before-final": (store.Store, "write", lambda self, tasks, changes, events: any(row[2] for row in events), False),

@@ -107,8 +107,7 @@ def _dying(row: str, plan: Plan, function: str, mix: Mix) -> Accounts:
             _steady(stage)
             stage.ask(f"dying-{number}", function, [])
             stage.kills += 1
-        accounts = stage.books()
-    return accounts
+        return stage.books()
 
 
 POINTS = {

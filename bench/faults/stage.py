@@ -1,6 +1,6 @@
 """What a row plays on: a server, a driver, and the kills; and how a row ends, the same way for all.
 
-    with Stage(...) as stage:  release a share of the tasks ─▶ do something bad ─▶ … ─▶ books()
+with Stage(...) as stage:  release a share of the tasks ─▶ do something bad ─▶ … ─▶ books()
 """
 
 import os
