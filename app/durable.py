@@ -106,7 +106,7 @@ class _Group:
 
 class DurableJournal:
     """As `Journal`. `durability`: `full` survives a power cut where the disk honours fsync, `normal` may lose the last commits then.
-    `transactions` counts those that were written, `commits` what was in them."""
+    `transactions` counts those that were written, `commits` and `accepted` (tasks) what was in them."""
 
     def __init__(self, data_dir: Path, durability: str, retention: float, patience: float) -> None:
         """Open the journal in `data_dir`; blocks this greenlet for at most `patience` seconds while another process has it. `retention`:
@@ -119,7 +119,7 @@ class DurableJournal:
         self._under_way: _Group | None = None
         self._gathering = _Group()
         self._closed = False
-        self.transactions = self.commits = 0
+        self.transactions = self.commits = self.accepted = 0
         self.id, self.first_order, self.now = self._store.id, self._store.first_order, self._store.now
 
     @property
@@ -149,6 +149,7 @@ class DurableJournal:
     def _written(self, group: _Group, refused: frozenset[int], why: HandoffError | None) -> None:
         self.transactions += 1
         self.commits += len(group.batches)
+        self.accepted += len(group.new())
         if refused:
             self._gathering.drop(refused)
         self._complete(group, refused, why)
@@ -197,7 +198,7 @@ class DurableJournal:
         self._closed = True
         self._scribe.close()
         os.close(self._lock)
-        log.info("journal-closed: %d commits were written in %d transactions", self.commits, self.transactions)
+        log.info("journal-closed: %d tasks in %d commits were written in %d transactions", self.accepted, self.commits, self.transactions)
 
 
 def _both(done: Callable[[Refused], None], on_disk: Refused, in_memory: Refused) -> None:

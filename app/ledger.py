@@ -251,7 +251,7 @@ class Ledger:
         if task.link is not link or task.sent:
             return
         try:
-            link.send(task.line())
+            link.place(task.line())
         except Unavailable:
             self.put_back(task)
             return

@@ -8,10 +8,10 @@ import random
 from typing import Any
 
 from app import wire
-from app.errors import Crashed, HandoffError, Interrupted
+from app.errors import Crashed, HandoffError, Interrupted, TimedOut
 from app.ledger import Ledger
 from app.link import Link, LinkConnection
-from app.messages import EVENTS, FINAL_EVENTS, Event, State, read_event
+from app.messages import EVENTS, FINAL_EVENTS, MAX_DELAY, Event, State, read_event
 from app.pool import Pool
 from app.task import Task
 from app.wire import encode_line
@@ -53,7 +53,7 @@ class Reports:
     def on_gone(self, link: Link) -> None:
         """Nobody can be asked any more: what was sent is interrupted or tried again, what was not is placed anew."""
         for task in list(link.tasks.values()):
-            self._lost(task, link, f"{link.name} {link.end}")
+            self._lost(task, link, f"{link.name} {link.remains.how}")
 
     def _event(self, connection: LinkConnection, task_id: str, event: Event | None, seq: int, attempt: int, line: bytes) -> None:
         task = connection.link.tasks.get(task_id)
@@ -70,9 +70,11 @@ class Reports:
             self._ledger.release(task)
         self._ledger.said(task, seq, line, final, connection)
         if event is Event.RETRYING:
-            self._ledger.retry_later(task, float(wire.decode(line)["after"]))
+            self._ledger.retry_later(task, _after(line, task))
 
     def _other(self, link: Link, message: dict[str, Any]) -> None:
+        if "leaving" in message:
+            self._pool.leaving(link)
         if "error" not in message or "id" not in message:
             return  # a pong, or what describes it: the line itself was the sign of life
         task = link.tasks.get(message["id"])
@@ -90,8 +92,10 @@ class Reports:
         if not task.sent:
             self._ledger.put_back(task)
             return
-        details = {"stack": link.last_words} if link.last_words else {}
-        if task.attempts == 1:
+        details, overrun = link.remains.details, link.remains.overrun
+        if overrun is not None and (overrun.journal, overrun.id, overrun.attempt) == (self._ledger.journal.id, task.id, task.attempt):
+            self._end(task, Event.TIMED_OUT, TimedOut(f"over its hard limit of {overrun.limit:g} s; its process was ended", **details))
+        elif task.attempts == 1:
             why = f"{why}; it may or may not have taken effect, and is not declared retryable"
             self._end(task, Event.INTERRUPTED, Interrupted(why, **details))
         elif task.attempt >= task.attempts:
@@ -102,6 +106,12 @@ class Reports:
     def _end(self, task: Task, event: Event, error: HandoffError) -> None:
         log.warning("task-%s: %s: %s", event.value, task.function, error.message, extra={"task": task.id})
         self._ledger.end(task, event, error)
+
+
+def _after(line: bytes, task: Task) -> float:
+    """The seconds that a `retrying` asks for; where a worker of another make gives none that can be used, the task's own back-off."""
+    after = wire.decode(line).get("after")
+    return float(after) if type(after) in (int, float) and 0 <= after <= MAX_DELAY else _back_off(task.backoff, task.attempt)
 
 
 def _back_off(base: float, attempt: int) -> float:

@@ -19,7 +19,7 @@ from gevent.event import AsyncResult
 from gevent.monkey import get_original
 
 from app.child import EXIT_JOURNAL, flush
-from app.errors import DiskFull, SettingsError
+from app.errors import DiskFull, SettingsError, Unavailable
 from app.holdings import Reserve
 from app.store import Store
 from app.tables import Row
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 TIDY_EVERY = 1.0
 """Seconds between two looks at what else is to be done, and whether a full disk has room again."""
 
-APPLY_AT = 3000
-"""Rows in the log past which they are brought into the tables."""
+QUIET_FOR = 0.2
+"""Seconds without a transaction after which there is time for what can wait."""
 
 _start_native_thread = get_original("_thread", "start_new_thread")
 _NativeQueue = get_original("queue", "SimpleQueue")
@@ -59,6 +59,8 @@ class Scribe:
     def __init__(self, data_dir: Path, durability: str, retention: float, on_room: Callable[[], None]) -> None:
         """Open the journal; blocks this greenlet. Raises `SettingsError` where it cannot be opened."""
         self.full = False
+        self._closed = False
+        self._wrote_at = 0.0
         self._on_room = on_room
         self._reserve = Reserve(data_dir / "journal.reserve")
         self._jobs: Any = _NativeQueue()
@@ -75,14 +77,19 @@ class Scribe:
         self._jobs.put(partial(self._write, page, done))
 
     def ask(self, question: Callable[[], Any]) -> Any:
-        """Have it answered in the thread, after what was written before; blocks this greenlet."""
+        """Have it answered in the thread, after what was written before; blocks this greenlet. Raises `Unavailable` once it is closed."""
+        if self._closed:
+            raise Unavailable("this gateway is leaving")
         answer: AsyncResult[Any] = AsyncResult()
         self._jobs.put(partial(self._answer, question, answer))
         return answer.get()
 
     def close(self) -> None:
         """Close the file and end the thread; blocks this greenlet."""
-        self.ask(self.store.close)
+        closed: AsyncResult[None] = AsyncResult()
+        self._closed = True  # nothing comes after this
+        self._jobs.put(partial(self._answer, self.store.close, closed))
+        closed.get()
         self._jobs.put(None)
         self._wake_hub.close()
 
@@ -160,8 +167,7 @@ class Scribe:
             self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
         else:
             self._tell(done, known, None)
-            if self.store.behind > APPLY_AT:
-                self._apply()
+            self._wrote_at = time.monotonic()
 
     def _apply(self) -> None:
         """What is in the log already is safe, whatever comes of this."""
@@ -177,7 +183,7 @@ class Scribe:
         self._reserve.free()
         try:
             self._fold_if_it_fits()
-            self.store.write((), page.changes(), page.events())
+            self.store.write((), page.changes(), page.events(), alone=True)
         except sqlite3.Error as error:
             self._end_unless_full(error)
             self._tell(self._try_again, partial(self._write_what_runs, page, done))
@@ -185,9 +191,11 @@ class Scribe:
             self._tell(done)
 
     def _tidy(self) -> None:
-        """Now and then: bring everything up to date, and see whether a full disk has room again."""
+        """Now and then: bring everything up to date where nothing else is to be done (else it goes along piece by piece), or see whether a
+        full disk has room again; until then the room is for what runs alone."""
         if self._reserve.taken:
-            self._apply()
+            if time.monotonic() - self._wrote_at > QUIET_FOR:
+                self._apply()
             return
         try:
             self._fold_if_it_fits()

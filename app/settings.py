@@ -7,20 +7,32 @@ acts on a setting. A value that cannot be used, or a key that nobody knows, is a
 import argparse
 import os
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from app.address import Address
 from app.errors import SettingsError
+from app.kinds import (
+    ADDRESS,
+    COUNT,
+    DURABILITY,
+    FEW,
+    LEVEL,
+    LINE_SIZE,
+    PATH,
+    POSITIVE,
+    SECONDS,
+    SIZE,
+    SIZE_OR_NONE,
+    SOME_SECONDS,
+    SWITCH,
+    TEXT,
+    Kind,
+)
 
-KIB, MIB = 1024, 1024 * 1024
 DEFAULT_FILE = "handoff.toml"
-DURABILITIES = ("full", "normal", "off")
-MOST_PROCESSES = 1024
-SHORTEST_LINE = 4 * KIB
-"""A gateway's own lines to its workers must fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,8 @@ class Settings:
     max_unfinished: int
     max_queue: int
     hang_limit: float
+    max_tasks: int
+    max_memory: int
     tracebacks: bool
     log_level: str
     smtp_url: str
@@ -62,99 +76,6 @@ class Settings:
     def run_dir(self) -> Path:
         """Where the sockets of local workers are."""
         return self.data_dir / "run"
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 2**53:
-        raise ValueError
-    return number
-
-
-def _at_least_one(text: str) -> int:
-    return _whole(text) or _nothing()
-
-
-def _few(text: str) -> int:
-    number = _at_least_one(text)
-    return number if number <= MOST_PROCESSES else _nothing()
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number <= 1e8:  # NaN falls out as well
-        raise ValueError
-    return number
-
-
-def _some_seconds(text: str) -> float:
-    return _seconds(text) or _nothing()
-
-
-def _nothing() -> NoReturn:
-    raise ValueError
-
-
-def _size(text: str) -> int:
-    units = {"kib": KIB, "mib": MIB}
-    digits, factor = (text[:-3], units[text[-3:].lower()]) if text[-3:].lower() in units else (text, 1)
-    return _at_least_one(digits.strip()) * factor
-
-
-def _line_size(text: str) -> int:
-    size = _size(text)
-    return size if size >= SHORTEST_LINE else _nothing()
-
-
-def _switch(text: str) -> bool:
-    return {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}[text.lower()]
-
-
-def _level(text: str) -> str:
-    if text.lower() not in ("debug", "info", "warning", "error"):
-        raise ValueError
-    return text.lower()
-
-
-def _durability(text: str) -> str:
-    if text.lower() not in DURABILITIES:
-        raise ValueError
-    return text.lower()
-
-
-def _text(text: str) -> str:
-    if any(not character.isprintable() for character in text):
-        raise ValueError
-    return text
-
-
-def _path(text: str) -> Path:
-    if not text or "\0" in text:
-        raise ValueError
-    return Path(text).absolute()  # a task that changes its directory must not take ours along
-
-
-class Kind(NamedTuple):
-    """How the text of a setting is read, and how to say what is wanted."""
-
-    read: Callable[[str], Any]
-    wanted: str
-    metavar: str
-
-
-ADDRESS = Kind(Address.parse, "an address", "ADDRESS")
-COUNT = Kind(_whole, "a whole number, 0 or more", "N")
-FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
-POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")
-SECONDS = Kind(_seconds, "a number of seconds, 0 or more", "SECONDS")
-SOME_SECONDS = Kind(_some_seconds, "a number of seconds above 0", "SECONDS")
-LINE_SIZE = Kind(_line_size, "4KiB or more", "BYTES")
-SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
-SWITCH = Kind(_switch, "yes or no", "YES|NO")
-DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
-LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
-TEXT = Kind(_text, "text without control characters", "TEXT")
-PATH = Kind(_path, "a path", "PATH")
 
 
 class Setting(NamedTuple):
@@ -210,20 +131,22 @@ TABLE = (
     Setting("handler", TEXT, "", "module with your own WebSocket handlers; it takes /, and /ws stays"),
     Setting("graceful", SECONDS, "10", "how long TERM waits for running tasks"),
     Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
-    Setting("max_message", SIZE, "64KiB", "largest WebSocket message"),
+    Setting("max_message", SIZE, "64KiB", "largest WebSocket message, or body over HTTP"),
     Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),
     Setting("max_result", SIZE, "1MiB", "largest result of a task"),
-    Setting("handshake_timeout", SOME_SECONDS, "10", "how long a WebSocket handshake may take"),
+    Setting("handshake_timeout", SOME_SECONDS, "10", "how long a WebSocket handshake, or an HTTP request, may take"),
     Setting("ping_interval", SOME_SECONDS, "20", "silence after which a browser is pinged"),
     Setting("ping_timeout", SOME_SECONDS, "20", "silence after the ping that ends the connection"),
     Setting("max_unsent", SIZE, "1MiB", "most that waits for a slow reader"),
     Setting("stall_timeout", SOME_SECONDS, "10", "how long a reader may take nothing before its connection is closed"),
-    Setting("max_unfinished", POSITIVE, "2000", "unfinished tasks a connection"),
+    Setting("max_unfinished", POSITIVE, "2000", "unfinished tasks a connection, or over HTTP an address"),
     Setting("max_queue", POSITIVE, "100000", "tasks that may wait in the gateway"),
     Setting("hang_limit", SOME_SECONDS, "30", "a process whose event loop is held that long is ended"),
+    Setting("max_tasks", COUNT, "0", "tasks after which a worker process is replaced by a fresh one; 0: no limit"),
+    Setting("max_memory", SIZE_OR_NONE, "0", "memory (RSS) past which a worker process is replaced by a fresh one; 0: no limit"),
     Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
-    Setting("smtp_url", TEXT, "", "where mail goes, as smtp://host:25; empty: into a Maildir under the data directory", also="SMTP_URL"),
+    Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}
 

@@ -9,11 +9,12 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ujson
 
@@ -26,10 +27,26 @@ from app.task import Key, describe
 MOST = 1024
 """Rows that one statement writes at most."""
 
+APPLY_AT = 8000
+"""Rows in the log past which they begin to be brought into the tables."""
+
 SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
 _WAL_PAGES = 2000
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
+
+
+class Applying(NamedTuple):
+    """What is on its way from the log, up to the row `upto`, into the tables: in `pieces`, of which so many are `done`."""
+
+    pending: Pending
+    upto: int
+    pieces: list[tuple[str, int, Sequence[Row]]]
+    done: int
+
+    def after_one(self) -> "Applying | None":
+        """What is left once one more piece is done."""
+        return self._replace(done=self.done + 1) if self.done + 1 < len(self.pieces) else None
 
 
 class Store:
@@ -41,6 +58,7 @@ class Store:
         self._retention = retention
         self._confirm = _CONFIRM[durability]
         self._pending = Pending()
+        self._applying: Applying | None = None
         self._swept_to = 0
         self._sweep_at = 0.0
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -90,61 +108,95 @@ class Store:
         """As `Journal.now`."""
         return self.base + time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
-        """One transaction, in the log alone; the orders of the tasks that were not taken, because their keys are known: nothing is written
-        of these. Raises `sqlite3.Error`, and then nothing is written."""
-        refused = _NOBODY
-        if not self._log_if_new(tasks, changes, events):
-            refused = self._known(tasks)
-            tasks, changes, events = ([row for row in rows if row[0] not in refused] for rows in (tasks, changes, events))
-            self._db.execute("INSERT INTO log(rows) VALUES(?)", (_text(tasks, changes, events),))
-        self._pending.add(tasks, changes, events)
+    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row], alone: bool = False) -> frozenset[int]:
+        """One transaction; the orders of the tasks that were not taken, because their keys are known: nothing is written of these. What
+        is new goes into the log; a piece of what was there before goes along into the tables, unless it is to be `alone`. Raises
+        `sqlite3.Error`, and then nothing is written."""
+        if self._applying is None or alone:
+            refused = self._log(tasks, changes, events)
+        else:
+            with self._transaction():
+                refused = self._log(tasks, changes, events)
+                self._apply_piece(self._applying, self._applying.done)
+            self._applying = self._applying.after_one()
+        self._pending.add(*_without(refused, tasks, changes, events))
+        if self._applying is None and self._pending.size > APPLY_AT:
+            self._applying = self._turn_over()
+        return refused
+
+    def _log(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
+        if self._log_if_new(tasks, changes, events):
+            return _NOBODY
+        refused = self._known(tasks)
+        self._db.execute("INSERT INTO log(rows) VALUES(?)", (_text(*_without(refused, tasks, changes, events)),))
         return refused
 
     def _log_if_new(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> bool:
         """In one statement, whether the keys are new and the row; False, and nothing is written, where one may be known."""
         keys = {row[1] for row in tasks}
-        if len(keys) < len(tasks) or len(keys) > MOST or not keys.isdisjoint(self._pending.keys):
+        if len(keys) < len(tasks) or len(keys) > MOST or any(map(self._waits, keys)):
             return False
         size = _power(len(keys))
         values = [_text(tasks, changes, events), *keys, *[None] * (size - len(keys))]
         return self._db.execute(_with_rows(LOG_IF_NEW, 1, size), values).rowcount == 1
 
+    def _waits(self, key: Key) -> bool:
+        """Whether a task of this key is in the log, and perhaps not in the tables."""
+        return key in self._pending.keys or (self._applying is not None and key in self._applying.pending.keys)
+
     def _known(self, tasks: Sequence[Row]) -> frozenset[int]:
         keys = {row[1]: row[0] for row in reversed(tasks)}  # of two of one key, the first counts
-        known = {row[0] for row in tasks if keys[row[1]] != row[0] or row[1] in self._pending.keys}
+        known = {row[0] for row in tasks if keys[row[1]] != row[0] or self._waits(row[1])}
         for chunk in _chunks([(key,) for key in keys]):
             known.update(keys[key] for (key,) in self._run(KNOWN, 1, chunk))
         return frozenset(known)
 
-    @property
-    def behind(self) -> int:
-        """How many rows are in the log and not in the tables."""
-        return self._pending.size
+    def _turn_over(self) -> Applying:
+        """What is in the log by now begins to go into the tables."""
+        (upto,) = self._db.execute("SELECT coalesce(max(number), 0) FROM log").fetchone()
+        pending, self._pending = self._pending, Pending()
+        pieces = [(statement, columns, chunk) for statement, columns, rows in pending.writes() for chunk in _chunks(rows)]
+        return Applying(pending, upto, pieces, 0)
 
     def apply(self) -> None:
-        """Bring what is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
+        """Bring all that is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
 
         No fsync: where this is lost in a power cut, the log is there, and is applied again."""
-        if not self._pending.size and self.now() < self._sweep_at:
+        if self._applying is None and not self._pending.size and self.now() < self._sweep_at:
             return
-        pending = self._pending
         self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            while self._applying is not None or self._pending.size:
+                self._apply_rest()
+            with self._transaction():
+                self._sweep(SWEPT_AT_ONCE)
+        finally:
+            self._db.execute(f"PRAGMA synchronous={self._confirm}")
+
+    def _apply_rest(self) -> None:
+        applying = self._applying = self._applying or self._turn_over()
+        with self._transaction():
+            for number in range(applying.done, len(applying.pieces)):
+                self._apply_piece(applying, number)
+        self._applying = None
+
+    def _apply_piece(self, applying: Applying, number: int) -> None:
+        """Written twice, where the process is killed before all of them are, it comes to the same. With the last, the log is emptied."""
+        self._run(*applying.pieces[number])
+        if number == len(applying.pieces) - 1:
+            self._sweep(SWEPT_AT_ONCE + 2 * len(applying.pending.keys))  # more than came, so that it keeps up
+            self._db.execute("DELETE FROM log WHERE number <= ?", (applying.upto,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN")
         try:
-            for statement, columns, rows in pending.writes():
-                for chunk in _chunks(rows):
-                    self._run(statement, columns, chunk)
-            self._sweep(SWEPT_AT_ONCE + 2 * len(pending.keys))  # more than came, so that it keeps up
-            self._db.execute("DELETE FROM log")
+            yield
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        finally:
-            self._db.execute(f"PRAGMA synchronous={self._confirm}")
-        self._pending = Pending()
 
     def _run(self, statement: str, columns: int, rows: Sequence[Row]) -> sqlite3.Cursor:
         """The number of rows in a statement is a power of two, so that there are few of them to prepare."""
@@ -154,8 +206,10 @@ class Store:
 
     def read(self, key: Key, after: int, most: int) -> Stored | None:
         """As `Journal.read`."""
-        self.apply()
-        found = self._db.execute("SELECT n, function, args, finished IS NOT NULL, position FROM tasks WHERE key=?", (key,)).fetchone()
+        found = self._find(key)
+        if self._waits(key) or (found is not None and self._changes(found[0])):
+            self.apply()
+            found = self._find(key)
         if found is None:
             return None
         n, function, args, final, position = found
@@ -164,6 +218,13 @@ class Store:
             "SELECT seq, line, final FROM events WHERE n=? AND seq>? ORDER BY seq LIMIT ?", (n, after, most - len(first))
         )
         return Stored(function, args.encode(), bool(final), [*first, *((seq, line.encode(), bool(last)) for seq, line, last in events)])
+
+    def _find(self, key: Key) -> Any:
+        return self._db.execute("SELECT n, function, args, finished IS NOT NULL, position FROM tasks WHERE key=?", (key,)).fetchone()
+
+    def _changes(self, order: int) -> bool:
+        """Whether the log has more of this task than the tables."""
+        return self._pending.has(order) or (self._applying is not None and self._applying.pending.has(order))
 
     def recent(self, owner: str, limit: int, ahead: float) -> list[dict[str, Any]]:
         """As `Journal.recent`; where a task stands that is not over, is known better in memory."""
@@ -226,6 +287,10 @@ def _power(count: int) -> int:
 
 def _text(tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> str:
     return ujson.dumps((tasks, changes, events), ensure_ascii=False)
+
+
+def _without(orders: frozenset[int], *lists: Sequence[Row]) -> Sequence[Sequence[Row]]:
+    return [[row for row in rows if row[0] not in orders] for rows in lists] if orders else lists
 
 
 @cache

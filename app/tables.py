@@ -4,6 +4,7 @@ Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs s
 """
 
 from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from app.journal import Unfinished
@@ -16,7 +17,7 @@ CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE log(number INTEGER PRIMARY KEY, rows TEXT NOT NULL);
 CREATE TABLE tasks(
     n INTEGER PRIMARY KEY, key TEXT NOT NULL, owner TEXT NOT NULL, state TEXT NOT NULL, finished REAL, attempt INTEGER NOT NULL,
-    seq INTEGER NOT NULL, instance TEXT NOT NULL, dispatch INTEGER NOT NULL, due REAL NOT NULL, accepted REAL NOT NULL,
+    seq INTEGER NOT NULL, worker TEXT NOT NULL, dispatch INTEGER NOT NULL, due REAL NOT NULL, accepted REAL NOT NULL,
     flags INTEGER NOT NULL, priority INTEGER NOT NULL, position INTEGER NOT NULL, attempts INTEGER NOT NULL, backoff REAL NOT NULL,
     function TEXT NOT NULL, args TEXT NOT NULL);
 CREATE UNIQUE INDEX by_key ON tasks(key);
@@ -24,17 +25,17 @@ CREATE INDEX by_owner ON tasks(owner, n) WHERE owner <> '';
 CREATE INDEX unfinished ON tasks(n) WHERE finished IS NULL;
 CREATE TABLE events(n INTEGER, seq INTEGER, final INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY(n, seq)) WITHOUT ROWID;
 """
-INSERT = "INSERT INTO tasks SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
+INSERT = "INSERT OR REPLACE INTO tasks SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 UPDATE = (
-    "UPDATE tasks SET state=column2, finished=column3, attempt=column4, seq=column5, instance=column6, dispatch=column7, due=column8 "
+    "UPDATE tasks SET state=column2, finished=column3, attempt=column4, seq=column5, worker=column6, dispatch=column7, due=column8 "
     "FROM (VALUES {}) WHERE n=column1"
 )
-EVENTS = "INSERT INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
+EVENTS = "INSERT OR REPLACE INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 LOG_IF_NEW = "INSERT INTO log(rows) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key IN (VALUES {}))"
 KNOWN = "SELECT key FROM tasks WHERE key IN (VALUES {})"
 LISTED = "SELECT key, function, state, seq, attempt, accepted FROM tasks WHERE {} ORDER BY n DESC LIMIT ?"
 UNFINISHED = (
-    "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), instance, "
+    "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), worker, "
     "dispatch, due, accepted, flags, priority, position, attempts, backoff, function, args, seq "
     "FROM tasks WHERE finished IS NULL ORDER BY n"
 )
@@ -53,8 +54,11 @@ def task_row(task: Task, ahead: float, finished: float | None) -> Row:
 
 def change_row(task: Task, finished: float | None) -> Row:
     """What of a task changes, as it stands."""
-    instance = "" if task.link is None else task.link.instance
-    return (task.order, task.state.value, finished, task.attempt, task.seq, instance, task.dispatch, task.due)
+    worker = "" if task.link is None else task.link.label
+    return (task.order, task.state.value, finished, task.attempt, task.seq, worker, task.dispatch, task.due)
+
+
+_order = itemgetter(0)
 
 
 class Pending:
@@ -65,6 +69,7 @@ class Pending:
         self._tasks: dict[int, Row] = {}
         self._changes: dict[int, Row] = {}
         self._events: list[Row] = []
+        self._told: set[int] = set()
 
     @property
     def size(self) -> int:
@@ -83,6 +88,11 @@ class Pending:
             else:
                 self._tasks[change[0]] = (*new[:3], *change[1:], *new[10:])
         self._events += events
+        self._told.update(map(_order, events))
+
+    def has(self, order: int) -> bool:
+        """Whether there is anything of this task."""
+        return order in self._tasks or order in self._changes or order in self._told
 
     def writes(self) -> Iterator[tuple[str, int, Sequence[Row]]]:
         """The statements, with their columns and rows."""
@@ -93,14 +103,14 @@ class Pending:
 
 def task_of(row: Row, ahead: float) -> Unfinished:
     """A task from its row, as UNFINISHED selects it."""
-    n, key, owner, state, attempt, seq, instance, dispatch, due, accepted, flags, priority, position, attempts, backoff = row[:15]
+    n, key, owner, state, attempt, seq, worker, dispatch, due, accepted, flags, priority, position, attempts, backoff = row[:15]
     function, args, moved_at = row[15:]
     task_id = key.partition(" ")[0]
     ends_with_client = bool(flags & _ENDS_WITH_CLIENT)
     submit = Submit(task_id, function, None, bool(flags & _FINAL_ONLY), priority, cancel_on_disconnect=ends_with_client)
     task = Task(owner, owner, submit, args.encode(), n)
-    task.state = State.RUNNING if instance and seq > moved_at else State(state)
+    task.state = State.RUNNING if worker and seq > moved_at else State(state)
     task.seq = task.kept = seq
     task.attempt, task.attempts, task.backoff, task.position = attempt, attempts, backoff, position
     task.dispatch, task.due, task.accepted_at = dispatch, due, accepted + ahead
-    return task, instance
+    return task, worker

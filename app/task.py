@@ -142,5 +142,10 @@ def same_content(function: str, args: bytes, other_function: str, other_args: by
     return args == other_args or _canonical(args) == _canonical(other_args)
 
 
+def asks_for(submit: Submit, function: str, args: bytes) -> bool:
+    """Whether a submit asks for the task that has this content."""
+    return same_content(submit.function, wire.encode_decoded({} if submit.args is None else submit.args), function, args)
+
+
 def _canonical(args: bytes) -> str:
     return json.dumps(wire.decode(args), sort_keys=True)

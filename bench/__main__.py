@@ -9,15 +9,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bench import mails, memory, programs, throughput
+from bench import durability, mails, memory, programs, soak, throughput
 from bench.build import Missing
 from bench.report import Section
 
 SECTIONS: dict[str, Callable[[str, float, int], Section]] = {
     "throughput": throughput.measure,
+    "durability": durability.measure,
     "mails": mails.measure,
     "memory": memory.measure,
+    "soak": soak.measure,
 }
+SHORT = [name for name in SECTIONS if name != "soak"]
+"""Those that `all` means."""
 
 
 def _arguments() -> argparse.Namespace:
@@ -45,7 +49,7 @@ def main() -> int:
     _raise_file_limit()
     done: dict[str, Section] = {}
     try:
-        for name in SECTIONS if arguments.section == "all" else [arguments.section]:
+        for name in SHORT if arguments.section == "all" else [arguments.section]:
             done[name] = SECTIONS[name](arguments.server, arguments.seconds, arguments.rounds)
             print(done[name], flush=True)
     except (programs.Broken, Missing) as error:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -35,6 +35,7 @@ class Server:
     host: str
     port: str
     path: str
+    data_dir: Path = Path()
 
 
 def python_server() -> str:
@@ -43,22 +44,28 @@ def python_server() -> str:
 
 
 @contextmanager
-def handoff(command: str, *flags: str, **variables: str) -> Iterator[Server]:
-    """The server on free ports, with its data in a directory that is gone afterwards. `variables` are added to its environment."""
+def handoff(command: str, *flags: str, logged: list[str] | None = None, **variables: str) -> Iterator[Server]:
+    """The server on free ports, with its data in a directory that is gone afterwards. `variables` are added to its environment; `logged`
+    gets what it logs, once it has ended."""
     with tempfile.TemporaryDirectory(prefix="handoff-bench-") as room:
         words = [*shlex.split(command), "--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--data-dir", f"{room}/data", *flags]
-        printed = Path(room, "printed")
-        with printed.open("w") as stdout:
+        printed, log = Path(room, "printed"), Path(room, "log")
+        with printed.open("w") as stdout, log.open("w") as stderr:
             process = subprocess.Popen(
-                words, cwd=ROOT, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=stdout, text=True, process_group=0
+                words, cwd=ROOT, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, process_group=0
             )
         try:
-            yield _where(process.pid, _printed_until_ready(process, printed))
+            where = _where(process.pid, _printed_until_ready(process, printed))
+            yield replace(where, data_dir=Path(room, "data"))
         finally:
             _stop(process)
+            said = log.read_text(errors="replace").splitlines()
+            print(*(line for line in said if " INFO " not in line), sep="\n", file=sys.stderr)
+            if logged is not None:
+                logged += said
 
 
-def _printed_until_ready(process: Process, printed: Path) -> list[str]:
+def _printed_until_ready(process: subprocess.Popen[bytes], printed: Path) -> list[str]:
     deadline = time.monotonic() + START_LIMIT
     while time.monotonic() < deadline:
         lines = printed.read_text().splitlines()
@@ -80,7 +87,7 @@ def _where(pid: int, lines: list[str]) -> Server:
     raise Broken(f"the server did not say where its gateway listens; it printed {lines}")
 
 
-def _stop(process: Process) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(STOP_LIMIT)

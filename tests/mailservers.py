@@ -2,25 +2,40 @@
 
 import asyncio
 import socket
+import ssl
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult
 
 FULL = ("8BITMIME", "SMTPUTF8")
+USER, PASSWORD = "ann@x.org", "p:ss/ wörd 🎉"
 
 
 @dataclass
 class Received:
-    """What aiosmtpd took: one envelope a mail, and how many connections they came on."""
+    """What aiosmtpd took: one envelope a mail, and how many connections they came on. `greylist`: how often each address is put off yet."""
 
-    url: str = ""
+    port: int = 0
     envelopes: list[Any] = field(default_factory=list)
     connections: set[Any] = field(default_factory=set)
     delay: float = 0.0
+    greylist: Counter[str] = field(default_factory=Counter)
+    logins: list[tuple[str, str]] = field(default_factory=list)
+    asked: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def url(self) -> str:
+        """Of a server without TLS and users."""
+        return f"smtp://127.0.0.1:{self.port}"
+
+    def recipients(self) -> list[str]:
+        """Who got a mail, in order."""
+        return [recipient for envelope in self.envelopes for recipient in envelope.rcpt_tos]
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         """Called by aiosmtpd once a mail."""
@@ -30,28 +45,47 @@ class Received:
         return "250 taken"
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
-        """Whoever is called nobody does not live here."""
+        """Whoever is called nobody does not live here, and who is on the greylist has to come again."""
+        self.asked[address] += 1
+        if self.greylist[address] > 0:
+            self.greylist[address] -= 1
+            return "451 4.7.1 greylisted, come again"
         if address.startswith("nobody"):
             return "550 5.1.1 no such user"
         envelope.rcpt_tos.append(address)
         return "250 fine"
 
+    def authenticate(self, server: Any, session: Any, envelope: Any, mechanism: str, data: Any) -> AuthResult:
+        """There is one user."""
+        self.logins.append((mechanism, data.login.decode()))
+        return AuthResult(success=(data.login.decode(), data.password.decode()) == (USER, PASSWORD), handled=False)
+
 
 @contextmanager
-def aiosmtpd_server(*, smtputf8: bool = True) -> Iterator[Received]:
-    """aiosmtpd on a free port, in a thread of its own."""
+def aiosmtpd_server(*, tls: ssl.SSLContext | None = None, port: int = 0, smtputf8: bool = True, **options: Any) -> Iterator[Received]:
+    """aiosmtpd on a free port, in a thread of its own; `tls`: from the first byte; `options` are aiosmtpd's."""
     received = Received()
-    options: dict[str, Any] = {"enable_SMTPUTF8": smtputf8, "decode_data": False}
+    options |= {"enable_SMTPUTF8": smtputf8, "decode_data": False, "authenticator": received.authenticate}
     loop, over = asyncio.new_event_loop(), asyncio.Event()
 
+    sessions: list[Any] = []
+
+    def session() -> Any:
+        sessions.append(SMTP(received, loop=loop, **options))
+        return sessions[-1]
+
     async def serve() -> None:
-        server = await loop.create_server(lambda: SMTP(received, loop=loop, **options), "127.0.0.1", 0)
-        received.url = f"smtp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        server = await loop.create_server(session, "127.0.0.1", port, ssl=tls)
+        received.port = server.sockets[0].getsockname()[1]
         listening.set()
         await over.wait()
         server.close()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:  # connections that are still kept
             task.cancel()
+        await asyncio.sleep(0)
+        for transport in [transport for one in sessions for transport in (one.transport, one._original_transport) if transport]:
+            transport.abort()
+        await asyncio.sleep(0)
 
     listening = threading.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
@@ -105,6 +139,12 @@ class Peer:
         message = self.message()
         self.say(answer)
         return message
+
+    def start_tls(self, tls: ssl.SSLContext) -> None:
+        """Go on in TLS; what came in clear and was not read is forgotten."""
+        self._file.close()
+        self.socket = tls.wrap_socket(self.socket, server_side=True)
+        self._file = self.socket.makefile("rb")
 
     def close(self) -> None:
         """Both the socket and the file that reads from it, or it would stay open."""

@@ -10,10 +10,11 @@ from typing import Self
 
 
 class PostOffice:
-    """Listens on a free port until the block ends. `received`: how many mails each address got."""
+    """Listens on a free port until the block ends. `received`: how many mails each address got; `waiting`: how many are not yet allowed."""
 
     def __init__(self) -> None:
         self.received: Counter[str] = Counter()
+        self.waiting = 0
         self._changed = threading.Condition()
         self._allowed = 0
         self._server = _Server(("127.0.0.1", 0), _Client)
@@ -50,7 +51,9 @@ class PostOffice:
     def take(self, address: str) -> None:
         """Wait until one more mail is allowed, then count it."""
         with self._changed:
+            self.waiting += 1
             self._changed.wait_for(lambda: self.taken() < self._allowed)
+            self.waiting -= 1
             self.received[address] += 1
 
 

@@ -113,3 +113,10 @@ def say(text: str) -> Generator[str, None, str]:
 task(name="say_in_greenlet")(say)
 task(name="say_in_thread", run_in="thread")(say)
 task(name="say_in_process", run_in="process")(say)
+
+
+@task
+def report_then_wait(gate: str) -> None:
+    """Say that half of it is done, then wait for the gate."""
+    progress(1, 2, "half")
+    wait_for(gate)

@@ -45,8 +45,8 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 class At:
     """A worker, as far as the journal is concerned."""
 
-    def __init__(self, instance: str) -> None:
-        self.instance = instance
+    def __init__(self, label: str) -> None:
+        self.label = label
 
 
 def dispatch(task: Task, instance: str, number: int) -> Record:
@@ -134,7 +134,7 @@ def test_a_process_that_is_killed_loses_nothing_that_was_complete(tmp_path: Path
         for _ in range(2500):
             last = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-        last = int((process.stdout.read().split() or [last])[-1])
+        last = max([last, *[int(number) for number in process.stdout.read().split()]])
     journal = opened()
     for number in range(0, last + 1, 50):
         stored = journal.read(f"t{number}")
@@ -203,9 +203,9 @@ def test_durability_is_what_sqlite_is_told(opened: Open, tmp_path: Path) -> None
 
 def test_files_are_for_their_owner_alone(opened: Open, tmp_path: Path) -> None:
     commit(opened(), accept(make_task("a")))
-    assert {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {
-        name: 0o600 for name in ("journal.db", "journal.db-wal", "journal.lock", "journal.reserve")
-    }
+    names = ("journal.db", "journal.db-wal", "journal.lock", "journal.reserve")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(names, 0o600)
 
 
 # Who may open it.

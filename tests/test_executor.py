@@ -235,6 +235,16 @@ def test_a_task_may_say_when_it_wants_to_be_tried_again(gateway: Gateway, way: s
 
 
 @each_way
+@pytest.mark.parametrize("detail", [None, 7])
+def test_a_task_that_is_not_retryable_may_ask_for_it_too_while_attempts_are_left(gateway: Gateway, way: str, detail: int | None) -> None:
+    for attempt, event in ((1, "retrying"), (2, "failed")):
+        gateway.submit(f"a{attempt}", f"asks_{way}", {"detail": detail}, attempt=attempt)
+        last = gateway.final(f"a{attempt}")
+        assert (last["event"], last["error"].get("detail")) == (event, detail)
+        assert event == "failed" or 0.18 < last["after"] < 0.32
+
+
+@each_way
 @pytest.mark.parametrize("after", [-5, "nan", "-inf", []])
 def test_a_time_that_is_none_is_the_back_off(gateway: Gateway, way: str, after: Any) -> None:
     gateway.submit("a", f"tries_{way}", {"kind": "asks", "after": after})

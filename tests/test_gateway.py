@@ -42,7 +42,7 @@ def test_progress_is_shown_with_its_total(client: WsClient) -> None:
     steps = [(event["done"], event["total"]) for event in events if event["event"] == "progress"]
     assert steps[0] == (1, 20)
     assert steps[-1] == (20, 20)
-    assert events[-1]["result"] == {"sent": 20}
+    assert events[-1]["result"] == {"sent": 20, "not_sent": 0, "failed": []}
 
 
 def test_retrying_is_shown_and_the_next_attempt_numbers_on(client: WsClient) -> None:
@@ -213,8 +213,8 @@ def test_describe_lists_every_function(client: WsClient) -> None:
     assert {"echo", "send_mail", "send_mails", "sleep", "countdown", "primes", "fail", "mark"} <= set(functions)
     assert list(functions) == sorted(functions)
     mail = functions["send_mail"]
-    assert [parameter["name"] for parameter in mail["params"]] == ["from", "to", "contents", "subject"]
-    assert [parameter["required"] for parameter in mail["params"]] == [True, True, True, False]
+    assert [parameter["name"] for parameter in mail["params"]] == ["from", "to", "contents", "subject", "html", "attachments", "reply_to"]
+    assert [parameter["required"] for parameter in mail["params"]] == [True] * 3 + [False] * 4
     assert mail["params"][0]["type"] == "str"
     assert mail["doc"]
     assert functions["primes"]["options"]["run_in"] == "process"

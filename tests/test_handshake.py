@@ -70,7 +70,7 @@ WRONG = {
     "folded header": (b"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n", 400),
     "space in a name": (b"GET / HTTP/1.1\r\nContent-Length : 5\r\n\r\n", 400),
     "bare line feed": (b"GET / HTTP/1.1\r\nHost: a\nContent-Length: 5\r\n\r\n", 400),
-    "two lengths": (b"POST / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n", 413),
+    "two lengths": (b"POST / HTTP/1.1\r\nContent-Length: 0\r\nContent-Length: 5\r\n\r\n", 400),
     "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
     "long line": (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", 414),
     "many headers": (b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 200 + b"\r\n", 400),

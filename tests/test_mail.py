@@ -1,5 +1,6 @@
 """The mail tasks: by SMTP to a server that others wrote, and into a Maildir that the standard library reads."""
 
+import base64
 import email.policy
 import mailbox
 import os
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 from app.errors import BadArguments, Failed
+from tests.certificates import make_authority
 from tests.mailservers import Received, aiosmtpd_server
 from workers import mailer
-from workers.context import CURRENT, TaskContext
+from workers.context import CURRENT, Retry, TaskContext
 from workers.registry import REGISTRY
 from workers.tasks.mail import send_mail, send_mails
 
@@ -72,27 +74,6 @@ def text_of(message: EmailMessage) -> str:
     return content.replace("\r\n", "\n")
 
 
-class Watched(TaskContext):
-    """A task whose progress is written down."""
-
-    __slots__ = ("said",)
-
-    def __init__(self, data_dir: str = "") -> None:
-        super().__init__("1", "send_mails", 1, data_dir)
-        self.said: list[tuple[float, float | None]] = []
-
-    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
-        self.said.append((done, total))
-
-
-@pytest.fixture
-def task() -> Iterator[Watched]:
-    watched = Watched()
-    token = CURRENT.set(watched)
-    yield watched
-    CURRENT.reset(token)
-
-
 def test_a_mail_reaches_the_server_as_it_was_written(server: Received) -> None:
     assert send_mail("Ann أحمد <a@x.org>", "b@y.org", CONTENTS, SUBJECT) == {"sent": 1}
     (envelope,) = server.envelopes
@@ -123,39 +104,11 @@ def test_addresses_that_are_not_ascii_are_a_clear_failure_elsewhere(monkeypatch:
     assert received.envelopes == []
 
 
-def test_many_mails_take_one_connection_and_tell_how_far_they_are(server: Received, task: Watched) -> None:
-    recipients = [f"user{number}@y.org" for number in range(30)]
-    assert send_mails("a@x.org", recipients, SUBJECT, CONTENTS) == {"sent": 30}
-    assert [envelope.rcpt_tos for envelope in server.envelopes] == [[recipient] for recipient in recipients]
-    assert len({parse(envelope.content)["Message-ID"] for envelope in server.envelopes}) == 30
-    assert len(server.connections) == 1
-    assert task.said == [(number, 30) for number in range(1, 31)]
-
-
-def test_no_recipients_are_no_mails(server: Received) -> None:
-    assert send_mails("a@x.org", [], "hi", "hello") == {"sent": 0}
-
-
 def test_a_refused_recipient_is_a_clear_failure(server: Received) -> None:
     with pytest.raises(Failed, match=r"refused the recipient: 550 5\.1\.1 no such user") as caught:
         send_mail("a@x.org", "nobody@y.org", "hello")
     assert caught.value.as_wire()["code"] == "failed"
     assert caught.value.details == {"smtp_code": 550}
-
-
-def test_a_refused_recipient_does_not_stop_the_others(server: Received) -> None:
-    with pytest.raises(Failed, match=r"2 of 4 mails were not taken, the first of them to\[1\]: .*no such user") as caught:
-        send_mails("a@x.org", ["b@y.org", "nobody@y.org", "nobody2@y.org", "c@y.org"], "hi", "hello")
-    assert caught.value.details == {"sent": 2, "refused": [1, 2]}
-    assert [envelope.rcpt_tos for envelope in server.envelopes] == [["b@y.org"], ["c@y.org"]]
-
-
-def test_a_server_that_is_gone_stops_the_rest_and_says_what_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    with aiosmtpd_server() as received:
-        monkeypatch.setenv("SMTP_URL", received.url)
-    with pytest.raises(Failed, match=r"to\[0\]: no connection to the mail server") as caught:
-        send_mails("a@x.org", ["b@y.org", "c@y.org"], "hi", "hello")
-    assert caught.value.details == {"sent": 0, "refused": []}
 
 
 def test_nothing_is_sent_where_one_address_cannot_be_read(server: Received) -> None:
@@ -168,7 +121,7 @@ def test_nothing_is_sent_where_one_address_cannot_be_read(server: Received) -> N
 @pytest.mark.parametrize("evil", ["\r\nBcc: everybody@x.org", "\nX: y", "\r", "\0"])
 @pytest.mark.parametrize("parameter", ["from_", "to", "subject"])
 def test_no_header_can_be_injected(server: Received, parameter: str, evil: str) -> None:
-    arguments = {"from_": "a@x.org", "to": "b@y.org", "subject": "hi", "contents": "hello"}
+    arguments: dict[str, Any] = {"from_": "a@x.org", "to": "b@y.org", "subject": "hi", "contents": "hello"}
     arguments[parameter] += evil
     with pytest.raises(BadArguments) as caught:
         send_mail(**arguments)
@@ -184,9 +137,14 @@ def test_contents_may_look_like_anything(server: Received) -> None:
     assert text_of(parse(envelope.content)) == contents.replace("\r\n", "\n") + "\n"
 
 
-def test_concurrent_tasks_never_share_a_connection_and_each_mail_arrives_once(server: Received) -> None:
-    server.delay = 0.01
-    subprocess.run([sys.executable, "-W", "error", "-c", SHARED_CONNECTIONS], check=True, timeout=50, cwd=Path(__file__).parents[1])
+@pytest.mark.parametrize("safe", [False, True], ids=["in clear", "in TLS"])
+def test_concurrent_tasks_never_share_a_connection_and_each_mail_arrives_once(safe: bool, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path) if safe else None
+    with aiosmtpd_server(tls=authority.here if authority else None) as server:
+        server.delay = 0.01
+        url = f"smtps://127.0.0.1:{server.port}/?cafile={authority.cafile}" if authority else server.url
+        command = [sys.executable, "-W", "error", "-c", SHARED_CONNECTIONS]
+        subprocess.run(command, check=True, timeout=50, cwd=Path(__file__).parents[1], env=os.environ | {"SMTP_URL": url})
     expected = Counter([f"user{number}" for number in range(200)] + ["thread"])
     assert Counter(envelope.rcpt_tos[0].partition("@")[0] for envelope in server.envelopes) == expected
     for envelope in server.envelopes:
@@ -203,6 +161,42 @@ def test_without_a_server_mail_goes_into_a_maildir(data_dir: Path) -> None:
     assert (first["Subject"], first["Return-Path"], text_of(first)) == (SUBJECT, "<a@x.org>", CONTENTS + "\n")
     assert text_of(messages["c@y.org"]) == "From here\n>From there\n"
     assert first.defects == []
+
+
+@pytest.mark.parametrize("task", ["send_mail", "send_mails"])
+@pytest.mark.parametrize("way", ["smtp", "maildir"])
+def test_html_and_attachments_arrive_either_way(way: str, task: str, data_dir: Path, request: pytest.FixtureRequest) -> None:
+    received = request.getfixturevalue("server") if way == "smtp" else None
+    bill = {"name": "فاتورة.pdf", "type": "application/pdf", "content": base64.b64encode(b"%PDF\r\n.\r\n").decode()}
+    more: dict[str, Any] = {"html": "<p>.\n<b>hi", "attachments": [bill], "reply_to": "help@x.org"}
+    if task == "send_mail":
+        send_mail("a@x.org", "b@y.org", CONTENTS, SUBJECT, **more)
+    else:
+        send_mails("a@x.org", ["b@y.org"], SUBJECT, CONTENTS, **more)
+    message = parse(received.envelopes[0].content if received else next((data_dir / "outbox" / "new").iterdir()).read_bytes())
+    texts = [text_of(part) for kind in ("plain", "html") if (part := message.get_body([kind])) is not None]  # type: ignore[arg-type]
+    assert texts == [CONTENTS + "\n", "<p>.\n<b>hi\n"]
+    (part,) = message.iter_attachments()
+    assert (part.get_filename(), part.get_content_type(), part.get_content()) == ("فاتورة.pdf", "application/pdf", b"%PDF\r\n.\r\n")
+    assert message["Reply-To"] == "help@x.org"
+
+
+@pytest.mark.parametrize(("recipient", "later"), [("user@y.org", True), ("nobody@y.org", False)])
+def test_what_is_refused_for_now_asks_to_be_tried_again(server: Received, recipient: str, later: bool) -> None:
+    server.greylist["user@y.org"] = 1
+    with pytest.raises(Failed) as caught:
+        send_mail("a@x.org", recipient, "hello")
+    assert isinstance(caught.value, Retry) is later
+    assert caught.value.details == {"smtp_code": 451 if later else 550}
+
+
+@pytest.mark.parametrize("task", [send_mail, send_mails])
+def test_a_server_that_is_away_asks_for_the_whole_to_be_tried_again(task: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with aiosmtpd_server() as gone:
+        monkeypatch.setenv("SMTP_URL", gone.url)
+    with pytest.raises(Failed, match="no connection") as caught:
+        task(from_="a@x.org", to="b@y.org" if task is send_mail else ["b@y.org"], subject="hi", contents="hello")
+    assert isinstance(caught.value, Retry)
 
 
 def test_the_outbox_is_private_and_holds_whole_mails_alone(data_dir: Path) -> None:
@@ -230,7 +224,7 @@ def test_an_outbox_that_cannot_be_written_is_a_clear_failure(data_dir: Path) -> 
 
 
 def test_the_task_says_where_the_data_directory_is(tmp_path: Path) -> None:
-    token = CURRENT.set(Watched(str(tmp_path / "other")))
+    token = CURRENT.set(TaskContext("1", "send_mail", 1, str(tmp_path / "other")))
     try:
         send_mail("a@x.org", "b@y.org", "hello")
     finally:
@@ -243,5 +237,7 @@ def test_the_wire_calls_them_as_the_workerman_manual_does(server: Received) -> N
     function = REGISTRY.get("send_mail")
     positional, named = function.bind({"from": "a@x.org", "to": "b@y.org", "contents": "hi"})
     assert function.call(*positional, **named) == {"sent": 1}
-    assert [entry["name"] for entry in REGISTRY.get("send_mails").describe()["params"]] == ["from", "to", "subject", "contents"]
+    parameters = REGISTRY.get("send_mails").describe()["params"]
+    assert [entry["name"] for entry in parameters if entry["required"]] == ["from", "to", "subject", "contents"]
+    assert [entry["name"] for entry in parameters if not entry["required"]] == ["html", "attachments", "reply_to"]
     assert not function.options.retryable

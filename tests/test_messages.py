@@ -58,7 +58,7 @@ def test_every_state_has_its_row_and_every_row_says_where_it_leads(state: State)
     assert all(isinstance(event, Event) and isinstance(following, State) for event, following in row.items())
 
 
-@pytest.mark.parametrize("state", FINAL_STATES)
+@pytest.mark.parametrize("state", sorted(FINAL_STATES, key=str))
 def test_nothing_follows_a_final_state(state: State) -> None:
     assert TRANSITIONS[state] == {}
 
@@ -182,7 +182,7 @@ def test_a_bad_submit_is_refused_and_the_culprit_named(case: str) -> None:
         read_submit({"function": "echo", "args": {}, **change})
 
 
-@pytest.mark.parametrize("task_id", ["a", "x" * 64, "A-z_0-9", new_id(), "-", "123e4567-e89b-12d3-a456-426614174000"])
+@pytest.mark.parametrize("task_id", ["a", "x" * 64, "A-z_0-9", "-", "123e4567-e89b-12d3-a456-426614174000"])
 def test_ids_as_people_make_them_are_taken(task_id: str) -> None:
     assert check_id(task_id) == task_id
 

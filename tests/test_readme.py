@@ -1,5 +1,6 @@
-"""The README keeps to what the code says."""
+"""The README, and the page about the promise, keep to what the code says."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -40,3 +41,12 @@ def test_the_files_that_it_names_are_there() -> None:
     }
     assert words
     assert [word for word in words if not (ROOT / word).exists()] == []
+
+
+def test_each_test_that_the_promise_names_is_there() -> None:
+    promise = (ROOT / "docs/promise.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/\w+\.py)(?:::(\w+))?`", promise)
+    assert len(named) > 10
+    for path, name in named:
+        assert f"def {name}(" in (ROOT / path).read_text(encoding="utf-8") or not name, (path, name)
+        assert (ROOT / path).exists()

@@ -136,7 +136,7 @@ def test_describe_tells_what_there_is_and_who_it_is(client: TextClient, worker: 
     told = client.ask({"describe": True})["describe"]
     functions = {entry["name"]: entry for entry in told["functions"]}
     assert {"echo", "sleep", "countdown", "primes", "fail", "send_mail", "send_mails", "naps_thread"} <= functions.keys()
-    assert [parameter["name"] for parameter in functions["send_mail"]["params"]] == ["from", "to", "contents", "subject"]
+    assert [parameter["name"] for parameter in functions["send_mail"]["params"]][:4] == ["from", "to", "contents", "subject"]
     assert functions["naps_limited_thread"]["options"]["time_limit"] == 0.3
     assert functions["naps_limited_thread"]["options"]["run_in"] == "thread"
     assert (told["pid"], told["slots"], told["process_slots"], told["siblings"]) == (worker.pid, 100, 1, 1)

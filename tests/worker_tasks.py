@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from app.errors import Failed
 from tests.oddities import ODD_ERRORS, ODD_RESULTS, WAYS, deep
 from workers import Retry, current, progress, task
 from workers.context import TaskCancelled, TimeLimitExceeded
@@ -226,6 +227,16 @@ def tries(kind: str, after: Any = None) -> int:
     if kind == "late":
         time.sleep(600)
     return current().attempt
+
+
+class Later(Failed, Retry):
+    """One of our errors, with details, that asks to be tried again."""
+
+
+@in_every_way(attempts=2, backoff=0.25)
+def asks(detail: int | None) -> None:
+    """Not retryable, and asks to be tried again all the same."""
+    raise Retry("nothing happened yet") if detail is None else Later("nothing happened yet", detail=detail)
 
 
 @task(max_running=2)

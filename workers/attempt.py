@@ -31,7 +31,10 @@ _IN_A_MESSAGE = wire.MAX_DEPTH - 1
 
 
 class Sink(Protocol):
-    """Where the events of an attempt go."""
+    """Where the events of an attempt go. `journal` names the gateway that sent it, where one did."""
+
+    @property
+    def journal(self) -> str: ...
 
     def event(self, attempt: "Attempt", line: bytes) -> None:
         """An event that is not the last; `line` has no ending."""
@@ -257,8 +260,9 @@ def error_object(error: HandoffError) -> dict[str, Any]:
 
 
 def retry_after(options: Options, cause: BaseException, attempt: int) -> float | None:
-    """Seconds until a failed attempt is tried again; None where it is not: no attempts left, or its options do not name the cause."""
-    if not options.retryable or attempt >= options.attempts:
+    """Seconds until a failed attempt is tried again; None where it is not: no attempts left, or its options do not name the cause. A task
+    that asks for it itself knows that nothing took effect: it need not be `retryable`."""
+    if not (options.retryable or isinstance(cause, Retry)) or attempt >= options.attempts:
         return None
     if isinstance(cause, Retry) and isinstance(cause.after, int | float) and cause.after >= 0:  # not NaN
         return min(cause.after, MAX_DELAY)

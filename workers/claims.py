@@ -50,6 +50,7 @@ class Claimant:
         self._sent: deque[Attempt | None] = deque()
         self._lost_at = 0.0
         self._kept = 0
+        self.parting = False
 
     def attach(self, outbox: Outbox, claims: list[Claim]) -> None:
         """A new connection of this gateway; what is still read from the one before counts no more. `claims` lists what it believes to be
@@ -87,6 +88,7 @@ class Claimant:
         """The connection ended; unless another has taken its place already, events are kept from now on."""
         if self._outbox is outbox:
             self._outbox = None
+            self.parting = False
             self._lost_at = time.monotonic()
             self._kept = sum(map(self._size, self.attempts))
             self._keep_within_bounds()
@@ -132,6 +134,17 @@ class Claimant:
                 del attempt.lines[0]
                 if not attempt.lines and _over(attempt):
                     attempts.pop((attempt.id, attempt.attempt), None)
+
+    def part(self) -> None:
+        """Tell the gateway, where it is there, that nothing more is taken; it says the same once it sends nothing more."""
+        if self._outbox is not None:
+            self.parting = True
+            self._outbox.put(b'{"leaving":true}\n')
+
+    def parted(self, outbox: Outbox) -> None:
+        """It has said so: what it had sent before has been read."""
+        if outbox is self._outbox:
+            self.parting = False
 
     def flush(self) -> None:
         """Write now."""
@@ -224,6 +237,16 @@ class Claimants:
     def unacknowledged(self) -> bool:
         """Whether some gateway is there that has reports to acknowledge yet."""
         return any(claimant.unacknowledged for claimant in self._known.values())
+
+    @property
+    def parting(self) -> bool:
+        """Whether some gateway was told that this process leaves, and has not said that it has heard."""
+        return any(claimant.parting for claimant in self._known.values())
+
+    def part(self) -> None:
+        """Tell every gateway that nothing more is taken."""
+        for claimant in self._known.values():
+            claimant.part()
 
     def _make_room(self) -> None:
         """Once one was forgotten, nobody new can be told that something never came: it may be the one that was forgotten."""

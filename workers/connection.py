@@ -280,6 +280,13 @@ class Connection:
         journal, claims = check_id(message.get("journal")), checked_claims(message["claim"])
         self._claimant = self._house.claimant(journal)
         self._claimant.attach(self._outbox, claims)
+        if self._house.draining:
+            self._claimant.part()
+
+    def _leaving(self, message: dict[str, Any]) -> None:
+        """A gateway has heard that this process leaves."""
+        if self._claimant is not None:
+            self._claimant.parted(self._outbox)
 
 
 _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {
@@ -289,4 +296,5 @@ _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {
     "describe": Connection._describe,
     "ping": Connection._ping,
     "claim": Connection._claim,
+    "leaving": Connection._leaving,
 }

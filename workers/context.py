@@ -22,7 +22,10 @@ class TimeLimitExceeded(Interrupt):
 
 
 class Retry(Exception):
-    """Raise it in a task to be tried again later, where attempts are left; `after` in seconds, else the task's back-off."""
+    """Raise it in a task to be tried again later, where attempts are left; `after` in seconds, else the task's back-off.
+
+    A task that is not `retryable` may raise it too: it says that nothing took effect, which is not known of one whose process died.
+    """
 
     def __init__(self, message: str = "the task asked to be tried again", *, after: float | None = None) -> None:
         super().__init__(message)

@@ -1,9 +1,8 @@
 """Letters: from addresses, a subject and contents to the bytes of a mail. How they travel is in `workers/mailer.py`.
 
 Written out by hand, since `email.message.EmailMessage` takes a millisecond a mail and this 15 µs; the tests read it back with `email`.
-A header is plain where it is short ASCII and means nothing else, else RFC 2047 words in UTF-8. Contents are `text/plain` in UTF-8: as they
-are where they are ASCII in short lines, else in base64, so that every server takes them. Internationalised domains travel as `xn--…`.
-What came from outside never ends a header line: CR, LF and NUL are refused.
+A header is plain where it is short ASCII and means nothing else, else RFC 2047 words in UTF-8. Internationalised domains travel as `xn--…`.
+What came from outside never ends a header line: CR, LF and NUL are refused. The body, with HTML and attachments, is in `workers/mime.py`.
 """
 
 import base64
@@ -13,10 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime, make_msgid
 
-from app.errors import BadArguments
+from workers.mime import Attachments, bad, body_of, utf8
 
-LONGEST_LINE = 900
-"""Characters a line of contents may have to go as it is; 998 is what RFC 5322 allows."""
 LONGEST_PLAIN_HEADER = 66
 LONGEST_ADDRESS = 254
 WORD_BYTES = 36
@@ -27,8 +24,6 @@ _NAMED = re.compile(r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"\s*|(?P<name>[^"<>]*))<(?P
 _LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]{1,64}")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9_-]{1,63}\.)*[A-Za-z0-9_-]{1,63}\.?|\[[0-9A-Fa-fIPv.:]+\]")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+")
-_NEWLINE = re.compile(r"\r\n|\r|\n")
-_PLAIN_CONTENTS = re.compile(r"[\t\r\n\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +48,18 @@ class Mail:
 class Letter:
     """One letter for any number of recipients, each of whom gets a mail of their own. Raises `BadArguments`, which names the parameter."""
 
-    __slots__ = ("_body", "_head", "_sender")
+    __slots__ = ("_body", "_head", "_international", "_sender")
 
-    def __init__(self, sender: str, subject: str, contents: str) -> None:
+    def __init__(
+        self, sender: str, subject: str, contents: str, *, html: str = "", attachments: Attachments = (), reply_to: str = ""
+    ) -> None:
         self._sender = mailbox(sender, "from")
         subject_line = f"Subject: {_header_text(subject, 'subject')}\r\n" if subject else ""
-        self._head = f"From: {self._sender.header}\r\n{subject_line}"
-        self._body = _body(contents)
+        reply = mailbox(reply_to, "reply_to") if reply_to else None
+        reply_line = f"Reply-To: {reply.header}\r\n" if reply else ""
+        self._international = self._sender.international or (reply is not None and reply.international)
+        self._head = f"From: {self._sender.header}\r\n{reply_line}{subject_line}"
+        self._body = body_of(contents, html, attachments)
 
     def to(self, recipient: Mailbox) -> Mail:
         """The mail for one of them, with a date and an id of its own."""
@@ -67,7 +67,7 @@ class Letter:
         message_id = make_msgid(domain=sender.address.rpartition("@")[2].strip("[]"))
         date = format_datetime(datetime.now(UTC))
         head = f"{self._head}To: {recipient.header}\r\nDate: {date}\r\nMessage-ID: {message_id}\r\n"
-        international = sender.international or recipient.international
+        international = self._international or recipient.international
         return Mail(sender.address, recipient.address, head.encode() + self._body, international)
 
 
@@ -77,12 +77,12 @@ def mailbox(text: str, parameter: str) -> Mailbox:
     named = _NAMED.fullmatch(text.strip())
     address = (named["address"] if named else text).strip()
     if len(address) > LONGEST_ADDRESS:
-        raise _bad(parameter, f"is longer than {LONGEST_ADDRESS} characters")
+        raise bad(parameter, f"is longer than {LONGEST_ADDRESS} characters")
     local, at, domain = address.rpartition("@")
     if not at:
-        raise _bad(parameter, "is empty" if not address else "has no @")
+        raise bad(parameter, "is empty" if not address else "has no @")
     if not _LOCAL.fullmatch(local) or not local.isprintable():
-        raise _bad(parameter, "must be one address, as a@x.org or Name <a@x.org>; what is before its @ cannot be read")
+        raise bad(parameter, "must be one address, as a@x.org or Name <a@x.org>; what is before its @ cannot be read")
     address = f"{local}@{_domain(domain, parameter)}"
     name = _display_name(named) if named else ""
     header = f"{_phrase(name, parameter)} <{address}>" if name else address
@@ -94,9 +94,9 @@ def _domain(domain: str, parameter: str) -> str:
         try:
             domain = domain.encode("idna").decode("ascii")
         except UnicodeError:
-            raise _bad(parameter, "has a domain that cannot be written in DNS") from None
+            raise bad(parameter, "has a domain that cannot be written in DNS") from None
     if not _DOMAIN.fullmatch(domain):
-        raise _bad(parameter, "has no domain after its @ that can be read")
+        raise bad(parameter, "has no domain after its @ that can be read")
     return domain
 
 
@@ -129,7 +129,7 @@ def _chunks(text: str, parameter: str) -> Iterator[bytes]:
     """The text in UTF-8, cut between characters."""
     chunk = b""
     for character in text:
-        encoded = _utf8(character, parameter)
+        encoded = utf8(character, parameter)
         if len(chunk) + len(encoded) > WORD_BYTES:
             yield chunk
             chunk = b""
@@ -137,30 +137,6 @@ def _chunks(text: str, parameter: str) -> Iterator[bytes]:
     yield chunk
 
 
-def _body(contents: str) -> bytes:
-    """The headers that tell of the contents, an empty line, the contents."""
-    text = _NEWLINE.sub("\r\n", contents)
-    if not text.endswith("\r\n"):
-        text += "\r\n"
-    if _PLAIN_CONTENTS.fullmatch(text) and max(map(len, text.split("\r\n"))) <= LONGEST_LINE:
-        encoding, body = "7bit", text.encode("ascii")
-    else:
-        encoding, body = "base64", base64.encodebytes(_utf8(text, "contents")).replace(b"\n", b"\r\n")
-    head = f'MIME-Version: 1.0\r\nContent-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n'
-    return head.encode("ascii") + body
-
-
-def _utf8(text: str, parameter: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise _bad(parameter, "has a lone surrogate, which is no character") from None
-
-
 def _refuse_line_ends(text: str, parameter: str) -> None:
     if _ENDS_HEADER.search(text):
-        raise _bad(parameter, "has a line break or a NUL in it, which would end the header")
-
-
-def _bad(parameter: str, what: str) -> BadArguments:
-    return BadArguments(f'"{parameter}" {what}', parameter=parameter)
+        raise bad(parameter, "has a line break or a NUL in it, which would end the header")

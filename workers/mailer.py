@@ -17,7 +17,8 @@ from typing import Protocol
 
 from app.errors import Failed
 from workers.letter import Mail
-from workers.smtp import Lost, Refused, SmtpConnection, SmtpServer
+from workers.smtp import Lost, NoConnection, Refused, SmtpConnection
+from workers.smtp_server import SmtpServer
 
 KEEP = 30.0
 """Seconds an unused connection is kept."""
@@ -27,7 +28,7 @@ class Mailer(Protocol):
     """Takes mails; one for all tasks of a native thread, which nearly always means of a process."""
 
     def send(self, mail: Mail) -> None:
-        """Block until the mail is taken. Raises `Failed`, which says why it was not, or that this cannot be known."""
+        """Block until the mail is taken. Raises `Failed`, which says why it was not, or that nobody knows (see `workers/smtp.py`)."""
 
 
 def mailer_for(smtp_url: str, data_dir: str) -> Mailer:
@@ -59,6 +60,9 @@ class SmtpMailer:
         except Refused:
             self._keep(connection)
             raise
+        except Lost as error:
+            connection.close()
+            raise self._lost(error) from None
         except BaseException:  # its state is unknown: the task may have been cancelled half-way
             connection.close()
             raise
@@ -89,8 +93,8 @@ class SmtpMailer:
             raise
         return connection
 
-    def _lost(self, error: Lost) -> Failed:
-        return Failed(f"the mail server {self._server.name} ended the connection: {error}; nothing was sent")
+    def _lost(self, error: Lost) -> NoConnection:
+        return NoConnection(f"the mail server {self._server.name} ended the connection: {error}", transient=True)
 
     def _take_kept(self) -> SmtpConnection | None:
         """The one used last, so that those not needed grow old; the old ones are closed on the way."""

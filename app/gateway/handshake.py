@@ -14,6 +14,7 @@ import gevent
 
 from app.address import Address
 from app.errors import Forbidden
+from app.gateway.peer import PEER
 from app.gateway.requests import Refused
 
 log = logging.getLogger(__name__)
@@ -49,9 +50,14 @@ def check_upgrade(environ: Mapping[str, Any], origins: frozenset[str]) -> str:
         raise Refused("400 Bad Request", "Upgrade: websocket goes with Connection: Upgrade")
     if environ.get("HTTP_SEC_WEBSOCKET_VERSION", "").strip() != "13":
         raise Refused("426 Upgrade Required", "only version 13 of WebSocket is spoken here", *UPGRADE_HEADERS)
-    if "HTTP_ORIGIN" in environ and environ["HTTP_ORIGIN"] not in origins:
+    if not check_origin(environ, origins):
         raise Refused("403 Forbidden", "this Origin may not connect; the setting `origins` lists those that may")
     return _accept(environ.get("HTTP_SEC_WEBSOCKET_KEY", "").strip())
+
+
+def check_origin(environ: Mapping[str, Any], origins: frozenset[str]) -> bool:
+    """Whether the request comes from one of these, or from no page at all."""
+    return "HTTP_ORIGIN" not in environ or environ["HTTP_ORIGIN"] in origins
 
 
 def allowed_origins(bound: Address, extra: Iterable[str]) -> frozenset[str]:
@@ -87,6 +93,8 @@ class Gate:
 
     def check(self, environ: Mapping[str, Any]) -> str:
         """The `Sec-WebSocket-Accept` that answers this upgrade. Raises `Refused`."""
+        if environ[PEER].unread:
+            raise Refused("400 Bad Request", "an upgrade has no body")
         if environ["PATH_INFO"] not in self.openers:
             raise Refused("404 Not Found", "no WebSocket is served at this path; one is at /ws")
         return check_upgrade(environ, self.origins)

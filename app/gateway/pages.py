@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from app.gateway.handshake import UPGRADE_HEADERS
-from app.gateway.requests import Refused
+from app.gateway.requests import Refused, refuse_body
 
 FOLDER: Final = Path(__file__).parent / "page"
 
@@ -51,6 +51,7 @@ class Pages:
 
     def __call__(self, environ: Mapping[str, Any], start_response: StartResponse) -> list[bytes]:
         """Answer one request; raises `Refused` where there is no such page, or it cannot be had in this way."""
+        refuse_body(environ)
         path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
         page = self._pages.get(path)
         if page is None:

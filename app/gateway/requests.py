@@ -1,18 +1,25 @@
 """The HTTP requests on one socket, until an application gets them: whole heads, a deadline, a limit, and refusals that arrive.
 
 `Head` stands where pywsgi expects a file to read from: it takes in the whole head of a request first, however slowly the bytes come;
-the lines are then read from memory, and what came after the head waits in `leftover`. No request here has a body.
+the lines are then read from memory, and what came after the head waits in `leftover`. A body is read only where an application asks for
+it (`app/gateway/peer.py`); where none does, no other request follows on the socket.
 """
 
 import contextlib
+import io
 import logging
 import re
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 import gevent
-from gevent.pywsgi import WSGIHandler
+from gevent.pywsgi import Input, WSGIHandler
+
+from app.errors import BadRequest
+from app.gateway.chunked import length_of
+from app.gateway.peer import PEER, Peer
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +62,7 @@ class Head:
         self._timeout = timeout
         self._lines: list[bytes] = []
         self.leftover = b""
+        self.length = 0  # of the body behind it
         self.deadline = 0.0
 
     def fill(self) -> bool:
@@ -78,8 +86,10 @@ class Head:
             data += more if data else more.lstrip(b"\r\n")
         if end > MAX_HEAD:
             raise _too_long()
-        self._lines = [line + b"\r\n" for line in _checked(bytes(data[:end]).split(b"\r\n"))][::-1]
+        lines = _checked(bytes(data[:end]).split(b"\r\n"))
+        self._lines = [line + b"\r\n" for line in lines][::-1]
         self.leftover = bytes(data[end + 4 :])
+        self.length = _length_of(lines)
         return True
 
     def _receive(self, begun: bool) -> bytes:
@@ -92,6 +102,14 @@ class Head:
             return b""
         except OSError:  # reset: nobody is there to be answered
             return b""
+
+    def take(self, deadline: float) -> bytes:
+        """Bytes behind the head: those that are here already, or what comes next; none at the end of the stream. Raises `TimeoutError`."""
+        if self.leftover:
+            data, self.leftover = self.leftover, b""
+            return data
+        self._sock.settimeout(max(0.001, deadline - time.monotonic()))
+        return self._sock.recv(8192)  # type: ignore[no-any-return]
 
     def readline(self, size: int = -1) -> bytes:
         """The next line of the head, or its first `size` bytes; empty after the last."""
@@ -114,6 +132,19 @@ def _checked(lines: list[bytes]) -> list[bytes]:
     return lines
 
 
+def _length_of(lines: list[bytes]) -> int:
+    try:
+        return length_of(lines)
+    except BadRequest as error:
+        raise Refused("400 Bad Request", error.message) from None
+
+
+def refuse_body(environ: Mapping[str, Any]) -> None:
+    """Raises `Refused` for a request with a body."""
+    if environ[PEER].unread:
+        raise Refused("413 Content Too Large", "no request has a body here")
+
+
 def _too_long() -> Refused:
     return Refused("431 Request Header Fields Too Large", f"the request line and its headers may have {MAX_HEAD} bytes")
 
@@ -122,6 +153,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
     """The requests on one socket, for a pywsgi server with a `request_timeout`: seconds for a head, and that a kept socket may be idle."""
 
     socket: Any
+    close_connection: bool
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         if sock.family != socket.AF_UNIX:
@@ -135,6 +167,7 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         except Refused as refused:
             answer = refused.status, refused.response()
         if answer is True or self.socket is None:
+            gevent.sleep(0)  # one that sends request after request has its turn, as everyone has
             return answer
         with contextlib.suppress(OSError):
             if answer is not None:
@@ -148,19 +181,36 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
             while self.socket.recv(65536):
                 continue
 
-    def read_request(self, raw_requestline: str) -> bool:
-        """As pywsgi does; raises `Refused` for a request with a body."""
-        super().read_request(raw_requestline)
-        if "transfer-encoding" in self.headers or any(length.strip() != "0" for length in self.headers.get_all("content-length", ())):
-            status = "400 Bad Request" if "upgrade" in self.headers else "413 Content Too Large"
-            raise Refused(status, "no request has a body here")
-        return True
+    def get_environ(self) -> dict[str, Any]:
+        """As pywsgi does, but the body is had from the `Peer`, and is nobody else's to discard."""
+        environ: dict[str, Any] = super().get_environ()
+        waits = environ.get("HTTP_EXPECT", "").lower() == "100-continue" and self.request_version == "HTTP/1.1"
+        self._peer = environ[PEER] = Peer(self.socket, self.rfile, self.rfile.length, self.server.request_timeout, waits)
+        self.wsgi_input = environ["wsgi.input"] = Input(io.BytesIO(), 0)
+        return environ
+
+    def finalize_headers(self) -> None:
+        """As pywsgi does. What is left of a body would be taken for the next request, so there is none; a HEAD has no chunks."""
+        if self._peer.unread and not self.close_connection:
+            self.close_connection = True
+            self.response_headers.append((b"Connection", b"close"))
+        super().finalize_headers()
+        if self.command == "HEAD":
+            self.response_use_chunked = False
 
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
         if not isinstance(error, Refused):
             log.debug("bad-request: %s: %s", self.client_address, error)
             error = Refused("400 Bad Request", "this is not a request that can be read")
         return error.status, error.response()
+
+    def handle_one_response(self) -> None:
+        """As pywsgi does, and the server knows of it."""
+        self.server.answering += 1
+        try:
+            super().handle_one_response()
+        finally:
+            self.server.answering -= 1
 
     def run_application(self) -> None:
         """As pywsgi does, and answers a `Refused` that the application raised."""

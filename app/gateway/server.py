@@ -1,7 +1,7 @@
 """One gateway process: what it is made of, what stands at which path, and how it ends.
 
     TERM        nothing is accepted any more, and connections without unfinished work are closed with 1001; tasks end, or the time is up;
-                then the other connections are closed
+                then the other connections are closed, and HTTP requests that wait for a task are answered
     INT, QUIT   the same at once, without the wait
 
 The parts are found in the files beside this one, and tasks are `app/dispatch.py`'s.
@@ -26,7 +26,10 @@ from app import collector, listeners
 from app.dispatch import Dispatcher
 from app.durable import DurableJournal
 from app.gateway import handler, hooks
+from app.gateway.api import Api
+from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
+from app.gateway.http import Site
 from app.gateway.pages import Pages
 from app.gateway.reaper import Reaper
 from app.gateway.session import Session
@@ -55,15 +58,17 @@ _MOST_FILES: Final = 1 << 20
 
 
 class Server(WSGIServer):  # type: ignore[misc]
-    """Accepts connections: pages for requests, and what the gate says for upgrades. `request_timeout` is in seconds."""
+    """Accepts connections: the site for requests, and what the gate says for upgrades. `request_timeout` is in seconds; `answering`
+    counts the requests that are being answered."""
 
     handler_class = Handler
 
-    def __init__(self, listener: Any, pages: Pages, gate: Gate, common: Common, request_timeout: float) -> None:
-        super().__init__(listener, pages, log=None, error_log=log, environ={"SERVER_NAME": "handoff"})
+    def __init__(self, listener: Any, site: Site, gate: Gate, common: Common, request_timeout: float) -> None:
+        super().__init__(listener, site, log=None, error_log=log, environ={"SERVER_NAME": "handoff"})
         self.gate = gate
         self.common = common
         self.request_timeout = request_timeout
+        self.answering = 0
         self._requests = 0  # sockets that are not, or not yet, among the connections
         self._was_full = False
 
@@ -106,10 +111,12 @@ class Gateway:
         self._dispatcher = Dispatcher(settings, _journal(settings), turn)
         self._reaper = Reaper(hub, turn, settings)
         openers = self._openers()
-        gate = Gate(allowed_origins(listeners.address_of(listener), settings.origins), openers)
+        origins = allowed_origins(listeners.address_of(listener), settings.origins)
+        self._api = Api(self._dispatcher, settings)
+        site = Site(self._api, Doors(origins), Pages(openers))
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
-        self._server = Server(ours, Pages(openers), gate, self._reaper.common, settings.handshake_timeout)
+        self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
 
     def _openers(self) -> dict[str, Opener]:
         """What is served where; one's own handlers take `/`, and `/ws` stays."""
@@ -155,8 +162,9 @@ class Gateway:
         draining = gevent.spawn(self._dispatcher.drain, self._settings.graceful)
         gevent.wait([draining, self._at_once], count=1)
         self._reaper.close_all(1001, _GOING_AWAY)
+        self._api.leave()
         with gevent.Timeout(GOODBYE, False):
-            while self._reaper.connections and not self._at_once.is_set():
+            while (self._reaper.connections or self._server.answering) and not self._at_once.is_set():
                 gevent.sleep(0.01)
         gevent.sleep(0)  # whoever is left gets what a last turn can write
         self._dispatcher.stop()

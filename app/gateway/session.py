@@ -19,7 +19,7 @@ from app.gateway.websocket import Connection
 from app.journal import Said, Stored
 from app.messages import Submit, check_id, new_id, read_submit, read_whole, readable_id, refusal
 from app.settings import Settings
-from app.task import Task, key_of, same_content
+from app.task import Task, asks_for, key_of
 
 log = logging.getLogger(__name__)
 
@@ -270,8 +270,7 @@ def _contends(watch: Watch) -> bool:
 
 
 def _asks_for(submit: Submit, stored: Stored | Task) -> bool:
-    args = {} if submit.args is None else submit.args
-    return same_content(submit.function, wire.encode_decoded(args), stored.function, stored.args)
+    return asks_for(submit, stored.function, stored.args)
 
 
 _REQUESTS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {

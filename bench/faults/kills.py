@@ -129,8 +129,9 @@ def gateway_at(row: str, plan: Plan) -> Accounts:
                 wait_until(lambda number=number: stage.house.deaths() > number or stage.driver.idle, 60, stage.state)  # type: ignore[misc]
             with suppress(AssertionError):  # a point in the tables may be reached later, and without more tasks
                 wait_until(lambda number=number: stage.house.deaths() > number, 3)  # type: ignore[misc]
-            if plan.long:
-                time.sleep(STEADY)
+            if plan.long:  # else it would be replaced later and later, and a worker keeps what it has to say for a minute alone
+                wait_until(stage.house.gateway_pid, 60, stage.state)
+                time.sleep(2 * STEADY)
         stage.kills = stage.house.deaths()
         accounts = stage.books()
     accounts.want(accounts.kills == len(points), f"{len(points) - accounts.kills} points were not reached")

@@ -1,59 +1,79 @@
 """Tasks that send mail: one, or one to each of many. To `SMTP_URL`; where that is not set, into the Maildir `outbox` in the data directory.
 
-They are not retryable: a worker that dies in the middle may or may not have sent the mail, and nobody wants two.
+They are not retryable: a worker that dies in the middle may or may not have sent the mail, and nobody wants two. What the server refuses
+for now they try again themselves: `send_mail` gives its slot back meanwhile, `send_mails` keeps it (`workers/mailing.py`).
 """
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
 from app.errors import Failed
-from workers.context import current, progress
+from workers.context import Retry, current
 from workers.letter import Letter, mailbox
 from workers.mailer import Mailer, mailer_for
+from workers.mailing import Mailing
+from workers.mime import Attachments
 from workers.registry import task
-from workers.smtp import Refused
-
-MOST_REFUSALS_NAMED = 100
+from workers.smtp import NoConnection, Refused
 
 
-@task
-def send_mail(from_: str, to: str, contents: str, subject: str = "") -> dict[str, int]:
-    """Send one mail. Addresses are like a@x.org or Name <a@x.org>."""
-    letter = Letter(from_, subject, contents)
-    _mailer().send(letter.to(mailbox(to, "to")))
+class Later(Failed, Retry):
+    """Nothing was taken, and may be later: the task is tried again, and fails so where no attempts are left."""
+
+
+@task(attempts=7, backoff=10.0)
+def send_mail(
+    from_: str,
+    to: str,
+    contents: str,
+    subject: str = "",
+    html: str = "",
+    attachments: Sequence[dict[str, str]] = (),
+    reply_to: str = "",
+) -> dict[str, int]:
+    """Send one mail. Addresses are like a@x.org or Name <a@x.org>; an attachment is {"name", "content" in base64, "type"}.
+
+    What the server refuses for now (4xx) is tried again for about ten minutes, what it refuses for good (5xx) is not.
+    """
+    letter = _letter(from_, subject, contents, html, attachments, reply_to)
+    mail = letter.to(mailbox(to, "to"))
+    try:
+        _mailer().send(mail)
+    except (Refused, NoConnection) as error:
+        raise _ending(error) from None
     return {"sent": 1}
 
 
-@task
-def send_mails(from_: str, to: list[str], subject: str, contents: str) -> dict[str, int]:
-    """Send one mail to each address, and tell how far it is. A recipient whom the server refuses does not stop the others.
+@task(attempts=7, backoff=10.0)
+def send_mails(
+    from_: str,
+    to: list[str],
+    subject: str,
+    contents: str,
+    html: str = "",
+    attachments: Sequence[dict[str, str]] = (),
+    reply_to: str = "",
+) -> dict[str, Any]:
+    """Send one mail to each address, and tell how far it is. One that is refused stops nobody; the result names those not sent.
 
-    Nothing is sent where an address cannot be read. What was sent before an error stands in the error, as `sent`.
+    Nothing is sent where an address cannot be read. It fails where no mail at all was taken.
     """
-    letter = Letter(from_, subject, contents)
-    recipients = [mailbox(address, f"to[{number}]") for number, address in enumerate(to)]
-    mailer = _mailer()
-    refusals: dict[int, Refused] = {}
-    for number, recipient in enumerate(recipients):
-        try:
-            mailer.send(letter.to(recipient))
-        except Refused as refusal:
-            refusals[number] = refusal
-        except Failed as error:
-            raise Failed(f"to[{number}]: {error.message}", sent=number - len(refusals), refused=_some(refusals)) from None
-        progress(number + 1, len(recipients))
-    if refusals:
-        raise _refused(refusals, len(recipients))
-    return {"sent": len(recipients)}
+    letter = _letter(from_, subject, contents, html, attachments, reply_to)
+    mailing = Mailing(_mailer(), letter, [mailbox(address, f"to[{number}]") for number, address in enumerate(to)])
+    try:
+        mailing.send()
+    except NoConnection as error:
+        raise _ending(error) from None
+    return mailing.report()
 
 
-def _refused(refusals: dict[int, Refused], of: int) -> Failed:
-    first, refusal = next(iter(refusals.items()))
-    text = f"{len(refusals)} of {of} mails were not taken, the first of them to[{first}]: {refusal.message}"
-    return Failed(text, sent=of - len(refusals), refused=_some(refusals))
+def _letter(from_: str, subject: str, contents: str, html: str, attachments: Attachments, reply_to: str) -> Letter:
+    return Letter(from_, subject, contents, html=html, attachments=attachments, reply_to=reply_to)
 
 
-def _some(refusals: dict[int, Refused]) -> list[int]:
-    return list(refusals)[:MOST_REFUSALS_NAMED]
+def _ending(error: Refused | NoConnection) -> Failed:
+    return Later(error.message, **error.details) if error.transient else error
 
 
 def _mailer() -> Mailer:

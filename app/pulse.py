@@ -1,0 +1,52 @@
+"""Signs of life of the workers that are connected: asked for, and judged. What follows from a silence is the pool's to say."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gevent
+
+from app.ends import Remains
+from app.link import Link
+
+log = logging.getLogger(__name__)
+
+_CHECK_EVERY = 0.1
+_IDLE_PING_EVERY = 5.0
+
+
+class Pulse:
+    """Watches `links`, by instance. `changed` is told of a link that does not answer, or answers again; `give_up` of one that has not
+    answered for `lease` seconds."""
+
+    def __init__(self, links: Mapping[str, Link], lease: float, changed: Callable[[Link], None], give_up: Callable[[Link], None]) -> None:
+        self._links = links
+        self._lease = lease
+        self._changed = changed
+        self._give_up = give_up
+
+    def run(self) -> Any:
+        """Ask those that have tasks all the time, the others now and then; judge only what this process had the time to hear. Blocks for
+        ever."""
+        last = asked_idle_at = time.monotonic()
+        while True:
+            gevent.sleep(_CHECK_EVERY)
+            now = time.monotonic()
+            on_time, last = now - last < 2 * _CHECK_EVERY, now
+            idle_too = now - asked_idle_at > _IDLE_PING_EVERY
+            if idle_too:
+                asked_idle_at = now
+            for link in list(self._links.values()):
+                if on_time and link.connection is not None:
+                    self._check(link, now)
+                if not link.asked_at and (link.tasks or idle_too):
+                    link.ask()
+
+    def _check(self, link: Link, now: float) -> None:
+        if link.check(now):
+            log.log(logging.WARNING if link.stale else logging.INFO, "link-%s: %s", "silent" if link.stale else "answers", link.name)
+            self._changed(link)
+        if link.asked_at and now - link.asked_at > self._lease:
+            link.remains = Remains(f"has not answered for {self._lease:g} s")
+            self._give_up(link)
