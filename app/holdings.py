@@ -25,11 +25,10 @@ class Reserve:
         self._path = path
         self.taken = False
 
-    @property
-    def room(self) -> int:
-        """Bytes that are free on its disk."""
-        disk = os.statvfs(self._path.parent)
-        return disk.f_bavail * disk.f_frsize
+    def holds(self, path: Path, size: int) -> bool:
+        """Whether there is room on its disk for that file to grow to `size` bytes."""
+        disk = os.statvfs(path)
+        return size - path.stat().st_size <= disk.f_bavail * disk.f_frsize
 
     def take(self) -> bool:
         """Whether it has its room, now or already."""

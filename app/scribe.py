@@ -62,13 +62,14 @@ class Scribe:
         self._closed = False
         self._wrote_at = 0.0
         self._on_room = on_room
+        self._path = data_dir / "journal.db"
         self._reserve = Reserve(data_dir / "journal.reserve")
         self._jobs: Any = _NativeQueue()
         self._told: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_hub: Any = gevent.get_hub().loop.async_()
         self._wake_hub.start(self._hear)
         opened: AsyncResult[Store] = AsyncResult()
-        _start_native_thread(self._work, (partial(Store, data_dir / "journal.db", durability, retention), opened))
+        _start_native_thread(self._work, (partial(Store, self._path, durability, retention), opened))
         self.store = opened.get()
 
     def write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
@@ -207,7 +208,7 @@ class Scribe:
 
     def _fold_if_it_fits(self) -> None:
         """Where it does not, the file would grow into the room that what runs is to be written in, and nothing would be gained."""
-        if self.store.growth <= self._reserve.room:
+        if self._reserve.holds(self._path, self.store.size()):
             self.store.fold()
 
     def _answer(self, question: Callable[[], Any], answer: Any) -> None:

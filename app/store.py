@@ -54,7 +54,6 @@ class Store:
 
     def __init__(self, path: Path, durability: str, retention: float) -> None:
         """Open it, or make it. Raises `SettingsError` where it cannot be used, `sqlite3.Error` where the disk is full or fails."""
-        self._path = path
         self._retention = retention
         self._confirm = _CONFIRM[durability]
         self._pending = Pending()
@@ -259,11 +258,9 @@ class Store:
             self._swept_to = 0
             self._sweep_at = now + min(max(self._retention / 100, 0.2), 60.0)
 
-    @property
-    def growth(self) -> int:
-        """Bytes by which `fold` would make the file larger."""
-        (pages,), (size,) = (self._db.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
-        return int(pages * size) - self._path.stat().st_size
+    def size(self) -> int:
+        """Bytes that the file has once it is folded."""
+        return int(self._db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0])
 
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""

@@ -60,7 +60,7 @@ def arm(point: str, doom: Doom) -> None:
         "before-final": (store.Store, "write", lambda self, tasks, changes, events: any(row[2] for row in events), False),
         "after-final": (store.Store, "write", lambda self, tasks, changes, events: any(row[2] for row in events), True),
         "in-apply": (store.Store, "_sweep", lambda self, *_: True, True),
-        "in-recovery": (recovery, "_claim", lambda task, pool, instance: True, True),
+        "in-recovery": (recovery, "_claim", lambda *_: True, True),
     }
     owner, method, here, afterwards = where[name]
     setattr(owner, method, _doomed(getattr(owner, method), here, afterwards, doom))
@@ -73,11 +73,11 @@ def _sent(row: tuple[Any, ...]) -> bool:
 
 def _doomed(original: Callable[..., Any], here: Callable[..., bool], afterwards: bool, doom: Doom) -> Callable[..., Any]:
     @wraps(original)
-    def call(*args: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         at_the_point = here(*args)
         if at_the_point and not afterwards:
             doom()
-        result = original(*args)
+        result = original(*args, **options)
         if at_the_point and afterwards:
             if original.__name__ == "_send" and args[2].connection is not None:
                 args[2].connection.outbox.flush()  # it has left, whatever comes

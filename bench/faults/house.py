@@ -41,6 +41,10 @@ class House(Server):
         with contextlib.redirect_stdout(io.StringIO()):
             self.clean()
 
+    def gateway_pid(self) -> int:
+        """As in `Server`; one that was killed often is replaced later and later."""
+        return wait_until(lambda: dict(self._roles()).get("gateway", 0), 60, "there is no gateway")
+
     def deaths(self) -> int:
         """How many gateways have died at their points."""
         path = self.data_dir / "deaths"
