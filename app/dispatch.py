@@ -12,7 +12,7 @@ from gevent.event import AsyncResult
 
 from app import wire
 from app.errors import Busy, DiskFull, HandoffError, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
-from app.journal import Journal
+from app.journal import ANY, Journal, Listed, Wanted
 from app.ledger import Ledger
 from app.messages import Submit, new_id
 from app.pool import Pool
@@ -22,6 +22,7 @@ from app.rundir import RunDirectory
 from app.settings import Settings
 from app.task import Task, Watcher, key_of
 from app.turn import Turn
+from app.watchtower import Watchtower
 
 MAX_LISTED = 1000
 
@@ -36,12 +37,14 @@ class Dispatcher:
         self._max_queue = settings.max_queue
         self._pool = Pool(journal.id, rundir, settings.pool, turn, loop)
         self._ledger = Ledger(journal, self._pool.places, turn, loop)
+        self.watchtower = Watchtower(self._ledger, self._pool)
         self._draining = False
 
     def start(self) -> None:
         """Take up what an earlier process has left, and look for workers."""
         recover(self.journal, self._ledger, self._pool)
         self._pool.start(Reports(self._ledger, self._pool))
+        self.watchtower.start()
 
     def wait_ready(self, timeout: float) -> bool:
         """Block until at least one worker is known; False after `timeout` seconds."""
@@ -58,6 +61,7 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Let go of the workers and of the journal."""
+        self.watchtower.stop()
         self._pool.stop()
         self.journal.close()
 
@@ -101,9 +105,14 @@ class Dispatcher:
 
     def list(self, owner: str, limit: int) -> list[dict[str, Any]]:
         """The owner's tasks, newest first."""
+        return self.search(owner, limit).entries
+
+    def search(self, owner: str, limit: int, wanted: Wanted = ANY) -> Listed:
+        """Those of the owner's tasks that are asked for, newest first; there may be more even where fewer than `limit` are found."""
         live = self._ledger.live
-        listed = self.journal.recent(owner, min(limit, MAX_LISTED))
-        return [task.describe() if (task := live.get(key_of(owner, entry["id"]))) else entry for entry in listed]
+        entries, before = self.journal.recent(owner, min(limit, MAX_LISTED), wanted)
+        shown = [{**entry, **self.watchtower.show(task)} if (task := live.get(key_of(owner, entry["id"]))) else entry for entry in entries]
+        return Listed([entry for entry in shown if wanted.wants(entry)], before)
 
     def describe(self) -> dict[str, Any]:
         """The catalogue of all workers together."""
@@ -138,7 +147,8 @@ class Dispatcher:
                 raise Unavailable("no worker has been met yet; start one, and send it again with the same id", retry_after=1.0)
             raise UnknownFunction(function)
         if self._ledger.waiting >= self._max_queue:
-            raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)
+            wait = self._ledger.figures.wait_at(self._max_queue // 10)  # until there is room that is worth coming back for
+            raise Busy(f"{self._max_queue} tasks are queued here already", round(min(max(wait or 1.0, 0.5), 60.0), 1))
 
 
 class _Call:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gevent
 
 from app.errors import HandoffError
 from app.holdings import lock
-from app.journal import ALL_ACCEPTED, Kind, MemoryJournal, Record, Refused, Stored, Unfinished
+from app.journal import ALL_ACCEPTED, ANY, Kind, Listed, MemoryJournal, Record, Refused, Stored, Unfinished, Wanted
 from app.scribe import Scribe
 from app.tables import Row, change_row, task_row
 from app.task import Key, Task
@@ -170,11 +170,11 @@ class DurableJournal:
         """As `Journal.read`."""
         return self._memory.read(key, after, most) or self._scribe.ask(partial(self._store.read, key, after, most))
 
-    def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
+    def recent(self, owner: str, limit: int, wanted: Wanted = ANY) -> Listed:
         """As `Journal.recent`."""
-        on_disk: list[dict[str, Any]] = self._scribe.ask(partial(self._store.recent, owner, limit, time.time() - self.now()))
-        volatile = self._memory.recent(owner, limit)
-        return sorted([*on_disk, *volatile], key=lambda entry: -entry["accepted_at"])[:limit] if volatile else on_disk
+        on_disk: Listed = self._scribe.ask(partial(self._store.recent, owner, limit, wanted, time.time() - self.now()))
+        volatile = self._memory.recent(owner, limit, wanted)
+        return _merged(on_disk, volatile, limit) if volatile.entries else on_disk
 
     def unfinished(self) -> list[Unfinished]:
         """As `Journal.unfinished`."""
@@ -199,6 +199,15 @@ class DurableJournal:
         self._scribe.close()
         os.close(self._lock)
         log.info("journal-closed: %d tasks in %d commits were written in %d transactions", self.accepted, self.commits, self.transactions)
+
+
+def _merged(one: Listed, other: Listed, limit: int) -> Listed:
+    """Where one of them has looked less far, what the other found beyond that is left for the next search."""
+    floor = max((found.before for found in (one, other) if found.before is not None), default=0)
+    entries = sorted((entry for entry in [*one.entries, *other.entries] if entry["order"] >= floor), key=lambda entry: -entry["order"])
+    if len(entries) > limit:
+        return Listed(entries[:limit], entries[limit - 1]["order"])
+    return Listed(entries, floor or None)
 
 
 def _both(done: Callable[[Refused], None], on_disk: Refused, in_memory: Refused) -> None:

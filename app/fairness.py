@@ -23,6 +23,7 @@ class Queued(Protocol):
     priority: int
     order: int
     queued: bool
+    ticket: int
 
 
 class _Lane:
@@ -51,10 +52,11 @@ class _Lane:
 
 class FairQueue:
     """Tasks that wait for a place, by owner ("lane") and function. `size` counts those still waiting, if the owner of the queue says
-    `drop` for each that no longer does."""
+    `drop` for each that no longer does; `pushed` counts those that ever waited."""
 
     def __init__(self) -> None:
         self.size = 0
+        self.pushed = 0
         self._dropped = 0
         self._next_turn = count().__next__
         self._lanes: dict[Any, _Lane] = {}
@@ -64,8 +66,11 @@ class FairQueue:
         self._sleeping: dict[str, list[tuple[int, _Lane]]] = {}
 
     def push(self, task: Queued) -> None:
-        """Let it wait."""
+        """Let it wait. One that comes again keeps the `ticket` that it had."""
         self.size += 1
+        self.pushed += 1
+        if not task.ticket:
+            task.ticket = self.pushed
         lane = self._lanes.get(task.lane)
         if lane is None:
             lane = self._lanes[task.lane] = _Lane(task.lane, self._next_turn())
@@ -86,6 +91,11 @@ class FairQueue:
         self._dropped += 1
         if self._dropped > self.size + MOST_DROPPED:
             self._sweep()
+
+    def position(self, task: Queued) -> int:
+        """About how many are before it: as many as had come before it, less those that have left. Exact where all have one owner, one
+        function and one priority, and nobody was dropped behind it."""
+        return max(0, task.ticket - 1 - (self.pushed - self.size))
 
     def pop(self, place: Callable[[str], Any]) -> tuple[Any, Any] | None:
         """The next task with its place; `place` gives a function's, or None where there is none now. None where nobody can go."""

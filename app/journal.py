@@ -6,7 +6,6 @@ decided in `app/dispatch.py`.
 """
 
 import enum
-import itertools
 import operator
 import time
 from bisect import bisect_right
@@ -15,13 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from app import wire
 from app.errors import HandoffError
-from app.messages import accepted_line
+from app.messages import FINAL_STATES, State, accepted_line
 from app.task import Key, Task, describe
 
 KEPT_TASKS = 10_000
 KEPT_BYTES = 32 * 1024 * 1024
 KEPT_FOR = 24 * 3600.0
+
+LOOKED_AT = 10_000
+"""Tasks that one search looks at; it says where the next goes on."""
 
 
 class Kind(enum.Enum):
@@ -56,6 +59,42 @@ Unfinished = tuple[Task, str]
 """A task that an earlier process has left, and the label of the worker to which it was dispatched (empty: to none)."""
 
 
+class Wanted(NamedTuple):
+    """Which of the owner's tasks are asked for: those before this order, in one of these states (any of them, where there is none), of
+    this function, whose id begins so; `args`: they are told too."""
+
+    before: int = 1 << 62
+    states: frozenset[State] = frozenset()
+    function: str = ""
+    id: str = ""
+    args: bool = False
+
+    @property
+    def final_states(self) -> list[str]:
+        """By name."""
+        return sorted(state.value for state in self.states & FINAL_STATES)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether tasks are asked for that are not over; in which of those states one is, is known better in memory."""
+        return not self.states <= FINAL_STATES
+
+    def wants(self, entry: Mapping[str, Any]) -> bool:
+        """Whether this task is asked for, by its entry in a list."""
+        named = not self.function or entry["function"] == self.function
+        return named and (not self.states or State(entry["state"]) in self.states) and entry["id"].startswith(self.id)
+
+
+ANY = Wanted()
+
+
+class Listed(NamedTuple):
+    """Entries, newest first; where there may be more, they come before the order `before`."""
+
+    entries: list[dict[str, Any]]
+    before: int | None = None
+
+
 class Stored(NamedTuple):
     """A task as the journal has it; `final`: it is over. `events` are those after the asked-for number, as far as they were asked for."""
 
@@ -88,8 +127,8 @@ class Journal(Protocol):
     def read(self, key: Key, after: int = 0, most: int = 1000) -> Stored | None:
         """What is known of one task, with at most `most` of the events after number `after`. May block."""
 
-    def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
-        """The owner's tasks, newest first, as `list` shows them. May block."""
+    def recent(self, owner: str, limit: int, wanted: Wanted = ANY) -> Listed:
+        """The owner's tasks, newest first, as `list` shows them. It looks at no more than `LOOKED_AT` tasks. May block."""
 
     def unfinished(self) -> list[Unfinished]:
         """What an earlier process has left, in the order in which it was accepted. May block."""
@@ -112,9 +151,9 @@ class _Entry:
         self.size = len(task.args)
 
 
-_Finished = tuple[str, str, str, bytes, str, int, int, float, tuple[Said, ...]]
-"""A task that is over: owner, id, function, args, state, last event, attempt, when it was accepted, events. Atoms in tuples: smaller than
-the task was, and nothing that the collector would look at again."""
+_Finished = tuple[str, str, str, bytes, str, int, int, float, int, float, tuple[Said, ...]]
+"""A task that is over: owner, id, function, args, state, last event, attempt, when it was accepted, order, its end, events. Atoms in
+tuples: smaller than the task was, and nothing that the collector would look at again."""
 
 
 class MemoryJournal:
@@ -162,15 +201,21 @@ class MemoryJournal:
         if isinstance(entry, _Entry):
             function, args, events = entry.task.function, entry.task.args, entry.events
         else:
-            function, args, events = entry[2], entry[3], entry[8]
+            function, args, events = entry[2], entry[3], entry[10]
         if after < 1 and (not events or events[0][0] != 1):  # of a task whose client wanted the end alone
             events = [(1, accepted_line(key.partition(" ")[0], 0), False), *events]
         start = bisect_right(events, after, key=_number)
         return Stored(function, args, not isinstance(entry, _Entry), list(events[start : start + most]))
 
-    def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
+    def recent(self, owner: str, limit: int, wanted: Wanted = ANY) -> Listed:
         """As `Journal.recent`."""
-        return list(itertools.islice(self._of(owner), limit))
+        found: list[dict[str, Any]] = []
+        for looked_at, entry in enumerate(self._of(owner, wanted)):
+            if len(found) == limit or looked_at == LOOKED_AT:
+                return Listed(found, entry["order"] + 1)
+            if wanted.wants(entry):
+                found.append(entry)
+        return Listed(found)
 
     def unfinished(self) -> list[Unfinished]:
         """Nobody has left anything here."""
@@ -182,18 +227,18 @@ class MemoryJournal:
     def close(self) -> None:
         """It goes with its process."""
 
-    def _of(self, owner: str) -> Iterator[dict[str, Any]]:
+    def _of(self, owner: str, wanted: Wanted) -> Iterator[dict[str, Any]]:
         for entry in reversed(self._entries.values()):
             if isinstance(entry, _Entry):
-                if entry.task.owner == owner:
-                    yield entry.task.describe()
-            elif entry[0] == owner:
-                yield describe(entry[1], entry[2], *entry[4:8])
+                if entry.task.owner == owner and entry.task.order < wanted.before:
+                    yield _with_args(entry.task.describe(), entry.task.args, wanted)
+            elif entry[0] == owner and entry[8] < wanted.before:
+                yield _with_args(describe(entry[1], entry[2], *entry[4:10]), entry[3], wanted)
 
     def _finish(self, task: Task, entry: _Entry) -> None:
         state, said = task.state.value, tuple(entry.events)
-        finished = (task.owner, task.id, task.function, task.args, state, task.seq, task.attempt, task.accepted_at, said)
-        self._entries[task.key] = finished
+        times = (task.accepted_at, task.order, time.time())
+        self._entries[task.key] = (task.owner, task.id, task.function, task.args, state, task.seq, task.attempt, *times, said)
         self._finished.append((time.monotonic(), entry.size, task.key))
         self._finished_size += entry.size
 
@@ -203,6 +248,10 @@ class MemoryJournal:
             _, size, key = finished.popleft()
             self._finished_size -= size
             del self._entries[key]
+
+
+def _with_args(entry: dict[str, Any], args: bytes, wanted: Wanted) -> dict[str, Any]:
+    return {**entry, "args": wire.decode(args)} if wanted.args else entry
 
 
 _number = operator.itemgetter(0)

@@ -6,11 +6,14 @@ worker, an acknowledgement) follows the commit. Who asked and why is not known h
 
 import itertools
 import logging
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from app.errors import Cancelled, HandoffError, Unavailable
 from app.fairness import FairQueue
+from app.figures import Figures
 from app.journal import Journal, Kind, Record, Refused
 from app.link import Link, LinkConnection
 from app.messages import Event, State, accepted_line, ending_line, event_line
@@ -22,12 +25,14 @@ log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """Of one gateway process."""
+    """Of one gateway process. `observer`, where somebody watches, is told of every commit: its records, and what of them was refused."""
 
     def __init__(self, journal: Journal, places: Places, turn: Turn, loop: Any) -> None:
         self.journal = journal
         self.live: dict[Key, Task] = {}
         self.queue = FairQueue()
+        self.figures = Figures()
+        self.observer: Callable[[list[Record], Refused], None] | None = None
         self.next_order = itertools.count(journal.first_order).__next__
         self._next_dispatch = itertools.count(int(journal.now() * 1e6)).__next__  # higher than any before, also after a restart
         self._places = places
@@ -153,6 +158,9 @@ class Ledger:
 
     def _place(self, task: Task, link: Link) -> None:
         task.queued = False
+        now = time.time()
+        self.figures.waits.add(now - task.since)
+        task.since = now
         task.advance(Event.DISPATCHED)
         task.attempt += 1
         task.dispatch = self._next_dispatch()
@@ -180,6 +188,7 @@ class Ledger:
         self._become_due(task)
 
     def _become_due(self, task: Task) -> None:
+        task.since = time.time()
         if task.state is State.RETRYING:
             task.advance(Event.DUE)
         self._queue(task)
@@ -231,9 +240,12 @@ class Ledger:
                 acknowledging.add(link)
         for connection in acknowledging:
             connection.acknowledge()
+        if self.observer is not None:
+            self.observer(batch, refused)
 
     def _accepted(self, task: Any) -> None:
         task.kept = 1
+        self.figures.accepted += 1
         if task.cancelling:
             self.cancel_queued(task)
 
@@ -244,6 +256,14 @@ class Ledger:
         if final:
             task.watchers.clear()
             del self.live[task.key]
+            self._count_end(task)
+
+    def _count_end(self, task: Any) -> None:
+        task.ended_at = now = time.time()
+        figures = self.figures
+        figures.finished += 1
+        if task.attempt:
+            figures.runs.add(now - task.since)
 
     def _send(self, task: Any, link: Link) -> None:
         """The first byte of a task leaves for a worker; where that is lost, or the task was cancelled, while the commit was under way:

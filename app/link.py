@@ -110,7 +110,8 @@ class LinkConnection:
 
 class Link:
     """A worker process. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again. One that an
-    earlier gateway knew is `remembered` until it is met: nothing is known of it but its `label`, which stands in the journal."""
+    earlier gateway knew is `remembered` until it is met: nothing is known of it but its `label`, which stands in the journal.
+    `round_trip` (seconds) is that of its last sign of life, `memory` (bytes) what it said there of itself."""
 
     def __init__(self, label: str, local: bool) -> None:
         self.label = label
@@ -133,6 +134,8 @@ class Link:
         self.remains = Remains()
         self.leaving = False
         self.asked_at = 0.0
+        self.round_trip = 0.0
+        self.memory = 0
         self.stale = False
         self.resting = False
 
@@ -195,7 +198,21 @@ class Link:
         """Ask for a sign of life."""
         if self.connection is not None:
             self.asked_at = time.monotonic()
-            self.connection.outbox.put(b'{"ping":0}\n')
+            self.connection.outbox.put(b'{"ping":%d,"vitals":true}\n' % (self.asked_at * 1e6))
+
+    def answered(self, message: dict[str, Any]) -> None:
+        """A sign of life: when it was asked for, and what it says of itself, where it is of a make that does."""
+        asked, vitals = message["pong"], message.get("vitals")
+        if type(asked) is int:
+            self.round_trip = max(0.0, time.monotonic() - asked / 1e6)
+        if type(vitals) is dict and type(memory := vitals.get("memory")) is int:
+            self.memory = memory
+
+    @property
+    def lag(self) -> float:
+        """Seconds that its event loop, and ours, take to come to a message; of one that does not answer, those that it was waited for."""
+        waits = self.connection is not None and self.connection.heard_at < self.asked_at
+        return max(self.round_trip, time.monotonic() - self.asked_at) if waits else self.round_trip
 
     def check(self, now: float) -> bool:
         """Whether it has become stale, or fresh again."""

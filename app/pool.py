@@ -93,6 +93,10 @@ class Pool:
             if link.connection is not None:
                 link.connection.close()
 
+    def met_links(self) -> list[Link]:
+        """Those that were met and not given up, by name."""
+        return sorted((link for link in self.links.values() if not link.remembered), key=lambda link: (link.name, link.instance))
+
     def busy(self, link: Link) -> None:
         """It had no slot after all; leave it alone for a moment."""
         link.resting = True

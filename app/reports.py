@@ -68,6 +68,8 @@ class Reports:
         final = event in FINAL_EVENTS
         if final:
             self._ledger.release(task)
+        if event is Event.PROGRESS:
+            task.progress = line
         self._ledger.said(task, seq, line, final, connection)
         if event is Event.RETRYING:
             self._ledger.retry_later(task, _after(line, task))
@@ -75,8 +77,10 @@ class Reports:
     def _other(self, link: Link, message: dict[str, Any]) -> None:
         if "leaving" in message:
             self._pool.leaving(link)
+        if "pong" in message:
+            link.answered(message)
         if "error" not in message or "id" not in message:
-            return  # a pong, or what describes it: the line itself was the sign of life
+            return
         task = link.tasks.get(message["id"])
         code = message["error"]["code"]
         if task is None or task.attempt != message.get("attempt"):

@@ -9,23 +9,21 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ujson
 
 from app.errors import SettingsError
-from app.journal import Stored, Unfinished
+from app.journal import LOOKED_AT, Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
-from app.tables import KNOWN, LISTED, LOG_IF_NEW, SCHEMA, UNFINISHED, VERSION, Pending, Row, task_of
+from app.pending import MOST, Applying, Pending, chunks
+from app.tables import KNOWN, LISTED, LOG_IF_NEW, LOOKED_TO, SCHEMA, UNFINISHED, VERSION, Row, task_of, which, whose
 from app.task import Key, describe
-
-MOST = 1024
-"""Rows that one statement writes at most."""
 
 APPLY_AT = 8000
 """Rows in the log past which they begin to be brought into the tables."""
@@ -34,19 +32,6 @@ SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
 _WAL_PAGES = 2000
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
-
-
-class Applying(NamedTuple):
-    """What is on its way from the log, up to the row `upto`, into the tables: in `pieces`, of which so many are `done`."""
-
-    pending: Pending
-    upto: int
-    pieces: list[tuple[str, int, Sequence[Row]]]
-    done: int
-
-    def after_one(self) -> "Applying | None":
-        """What is left once one more piece is done."""
-        return self._replace(done=self.done + 1) if self.done + 1 < len(self.pieces) else None
 
 
 class Store:
@@ -146,7 +131,7 @@ class Store:
     def _known(self, tasks: Sequence[Row]) -> frozenset[int]:
         keys = {row[1]: row[0] for row in reversed(tasks)}  # of two of one key, the first counts
         known = {row[0] for row in tasks if keys[row[1]] != row[0] or self._waits(row[1])}
-        for chunk in _chunks([(key,) for key in keys]):
+        for chunk in chunks([(key,) for key in keys]):
             known.update(keys[key] for (key,) in self._run(KNOWN, 1, chunk))
         return frozenset(known)
 
@@ -154,8 +139,7 @@ class Store:
         """What is in the log by now begins to go into the tables."""
         (upto,) = self._db.execute("SELECT coalesce(max(number), 0) FROM log").fetchone()
         pending, self._pending = self._pending, Pending()
-        pieces = [(statement, columns, chunk) for statement, columns, rows in pending.writes() for chunk in _chunks(rows)]
-        return Applying(pending, upto, pieces, 0)
+        return Applying(pending, upto, pending.pieces(), 0)
 
     def apply(self) -> None:
         """Bring all that is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
@@ -225,15 +209,18 @@ class Store:
         """Whether the log has more of this task than the tables."""
         return self._pending.has(order) or (self._applying is not None and self._applying.pending.has(order))
 
-    def recent(self, owner: str, limit: int, ahead: float) -> list[dict[str, Any]]:
+    def recent(self, owner: str, limit: int, wanted: Wanted, ahead: float) -> Listed:
         """As `Journal.recent`; where a task stands that is not over, is known better in memory."""
         self.apply()
-        whose, which = ("owner=? AND owner<>''", [owner]) if owner else ("owner=''", [])
-        rows = self._db.execute(LISTED.format(whose), (*which, limit))
-        return [
-            describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead)
-            for key, function, state, seq, attempt, accepted in rows
-        ]
+        index, condition, values = whose(owner, wanted)
+        further, more = which(wanted)
+        values.append(wanted.before)
+        rows = self._db.execute(LISTED.format(index, condition, further), (*values, LOOKED_AT, *more, limit)).fetchall()
+        entries = [_entry(row, ahead, wanted) for row in rows]
+        if len(rows) == limit:
+            return Listed(entries, rows[-1][6])
+        last = self._db.execute(LOOKED_TO.format(index, condition), (*values, LOOKED_AT - 1)).fetchone()
+        return Listed(entries, last[0] if last else None)
 
     def unfinished(self, ahead: float) -> list[Unfinished]:
         """As `Journal.unfinished`."""
@@ -272,10 +259,10 @@ class Store:
         self._db.close()
 
 
-def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
-    if len(rows) <= MOST:
-        return (rows,) if rows else ()
-    return (rows[start : start + MOST] for start in range(0, len(rows), MOST))
+def _entry(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
+    key, function, state, seq, attempt, accepted, n, finished, args = row
+    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
+    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
 
 
 def _power(count: int) -> int:

@@ -3,13 +3,11 @@
 Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs says nothing.
 """
 
-from collections.abc import Iterator, Sequence
-from operator import itemgetter
 from typing import Any
 
-from app.journal import Unfinished
+from app.journal import Unfinished, Wanted
 from app.messages import State, Submit
-from app.task import Key, Task
+from app.task import Task
 
 VERSION = 1
 SCHEMA = """
@@ -33,7 +31,11 @@ UPDATE = (
 EVENTS = "INSERT OR REPLACE INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 LOG_IF_NEW = "INSERT INTO log(rows) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key IN (VALUES {}))"
 KNOWN = "SELECT key FROM tasks WHERE key IN (VALUES {})"
-LISTED = "SELECT key, function, state, seq, attempt, accepted FROM tasks WHERE {} ORDER BY n DESC LIMIT ?"
+LISTED = (
+    "SELECT key, function, state, seq, attempt, accepted, n, finished, args "
+    "FROM (SELECT * FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT ?) WHERE {} ORDER BY n DESC LIMIT ?"
+)
+LOOKED_TO = "SELECT n FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT 1 OFFSET ?"
 UNFINISHED = (
     "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), worker, "
     "dispatch, due, accepted, flags, priority, position, attempts, backoff, function, args, seq "
@@ -58,47 +60,26 @@ def change_row(task: Task, finished: float | None) -> Row:
     return (task.order, task.state.value, finished, task.attempt, task.seq, worker, task.dispatch, task.due)
 
 
-_order = itemgetter(0)
+def whose(owner: str, wanted: Wanted) -> tuple[str, str, list[Any]]:
+    """The tasks that are looked at: which index is used for it, a condition, and its values."""
+    which, values = ("owner=? AND owner<>''", [owner]) if owner else ("owner=''", [])
+    if not wanted.id:
+        return "", which, values
+    return "INDEXED BY by_key", f"{which} AND key>=? AND key<?", [*values, wanted.id, wanted.id + "\x7f"]
 
 
-class Pending:
-    """What is in the log and not in the tables yet, as it stands by now. `keys` are those of the new tasks."""
-
-    def __init__(self) -> None:
-        self.keys: set[Key] = set()
-        self._tasks: dict[int, Row] = {}
-        self._changes: dict[int, Row] = {}
-        self._events: list[Row] = []
-        self._told: set[int] = set()
-
-    @property
-    def size(self) -> int:
-        """In rows."""
-        return len(self._tasks) + len(self._changes) + len(self._events)
-
-    def add(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> None:
-        """One more transaction."""
-        for row in tasks:
-            self._tasks[row[0]] = row
-            self.keys.add(row[1])
-        for change in changes:
-            new = self._tasks.get(change[0])
-            if new is None:
-                self._changes[change[0]] = change
-            else:
-                self._tasks[change[0]] = (*new[:3], *change[1:], *new[10:])
-        self._events += events
-        self._told.update(map(_order, events))
-
-    def has(self, order: int) -> bool:
-        """Whether there is anything of this task."""
-        return order in self._tasks or order in self._changes or order in self._told
-
-    def writes(self) -> Iterator[tuple[str, int, Sequence[Row]]]:
-        """The statements, with their columns and rows."""
-        yield INSERT, 18, list(self._tasks.values())
-        yield UPDATE, 8, list(self._changes.values())
-        yield EVENTS, 4, self._events
+def which(wanted: Wanted) -> tuple[str, list[Any]]:
+    """Those of them that are asked for: a condition, and its values."""
+    conditions, values = ["1"], []
+    if wanted.states:
+        names = wanted.final_states
+        unfinished = "OR finished IS NULL" if wanted.unfinished else ""
+        conditions.append(f"(finished IS NOT NULL AND state IN ({','.join('?' * len(names))}) {unfinished})")
+        values += names
+    if wanted.function:
+        conditions.append("function=?")
+        values.append(wanted.function)
+    return " AND ".join(conditions), values
 
 
 def task_of(row: Row, ahead: float) -> Unfinished:

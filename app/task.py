@@ -8,6 +8,8 @@ from app import wire
 from app.errors import HandoffError
 from app.messages import TRANSITIONS, Event, State, Submit
 
+_WAITING = frozenset({State.QUEUED, State.RETRYING})
+
 Key = str
 """Who submitted a task, and under what id, in one string: its hash is computed once, and it is looked up at every step."""
 
@@ -32,7 +34,9 @@ class Task:
     `order` is the task's number in its journal; `dispatch` the number of its last dispatch: each is higher than all before it. `attempts`
     (1: never started twice) and `backoff` (seconds) are what its function declared when it was accepted. `due` is when its time comes, by
     the journal's clock; `accepted_at` is in seconds since 1970. `slot` says which kind of slot it is counted in; `ticket` is its place
-    among all that were ever queued. `durable`: it goes to the disk. `ends_with_client`: it is cancelled where its submitter is gone.
+    among all that were ever queued. `since` is when it began to wait, then when it was last placed, in seconds since 1970; `ended_at` when
+    it was over; `progress` is the line that last told how far it is. `durable`: it goes to the disk. `ends_with_client`: it is
+    cancelled where its submitter is gone.
     """
 
     __slots__ = (
@@ -45,6 +49,7 @@ class Task:
         "dispatch",
         "due",
         "durable",
+        "ended_at",
         "ends_with_client",
         "final_only",
         "function",
@@ -57,9 +62,11 @@ class Task:
         "owner",
         "position",
         "priority",
+        "progress",
         "queued",
         "sent",
         "seq",
+        "since",
         "slot",
         "state",
         "ticket",
@@ -93,7 +100,9 @@ class Task:
         self.queued = False
         self.sent = False
         self.cancelling = False
-        self.accepted_at = time.time()
+        self.accepted_at = self.since = time.time()
+        self.ended_at = 0.0
+        self.progress = b""
         self.watchers: list[Watcher] = []
 
     def advance(self, event: Event) -> bool:
@@ -122,12 +131,27 @@ class Task:
 
     def describe(self) -> dict[str, Any]:
         """Its entry in a list."""
-        return describe(self.id, self.function, self.state.value, self.seq, self.attempt, self.accepted_at)
+        return {**self._entry(), **self._times()}
+
+    def _entry(self) -> dict[str, Any]:
+        return describe(self.id, self.function, self.state.value, self.seq, self.attempt, self.accepted_at, self.order, self.ended_at)
+
+    def _times(self) -> dict[str, Any]:
+        """What only memory knows: when it began, and how far it is."""
+        times: dict[str, Any] = {"started_at": round(self.since, 3)} if self.attempt and self.state not in _WAITING else {}
+        if self.progress:
+            said = wire.decode(self.progress)
+            times["progress"] = {key: said[key] for key in ("done", "total", "note") if key in said}
+        return times
 
 
-def describe(task_id: str, function: str, state: str, seq: int, attempt: int, accepted_at: float) -> dict[str, Any]:
-    """A task's entry in a list; `accepted_at` is in seconds since 1970."""
-    return {"id": task_id, "function": function, "state": state, "seq": seq, "attempt": attempt, "accepted_at": round(accepted_at, 3)}
+def describe(
+    task_id: str, function: str, state: str, seq: int, attempt: int, accepted_at: float, order: int, ended_at: float
+) -> dict[str, Any]:
+    """A task's entry in a list. Times are in seconds since 1970; `finished_at` is there only where it is over (`ended_at` is not 0)."""
+    accepted = round(accepted_at, 3)
+    entry = {"id": task_id, "function": function, "state": state, "seq": seq, "attempt": attempt, "accepted_at": accepted, "order": order}
+    return {**entry, "finished_at": round(ended_at, 3)} if ended_at else entry
 
 
 def key_of(owner: str, task_id: str) -> Key:

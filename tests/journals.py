@@ -16,7 +16,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from app.durable import DurableJournal
-from app.journal import Journal, Kind, MemoryJournal, Record, Refused, Stored, Unfinished
+from app.journal import ANY, Journal, Kind, Listed, MemoryJournal, Record, Refused, Stored, Unfinished, Wanted
 from app.messages import Event, Submit, accepted_line, event_line
 from app.task import Key, Task
 
@@ -53,9 +53,9 @@ class DelayedJournal:
             gevent.sleep(0)
         return self._inner.read(key, after, most)
 
-    def recent(self, owner: str, limit: int) -> list[dict[str, Any]]:
+    def recent(self, owner: str, limit: int, wanted: Wanted = ANY) -> Listed:
         """As `Journal.recent`."""
-        return self._inner.recent(owner, limit)
+        return self._inner.recent(owner, limit, wanted)
 
     def _start(self) -> None:
         self._timer = gevent.get_hub().loop.timer(self._random.uniform(0, self._longest))

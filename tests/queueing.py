@@ -18,6 +18,7 @@ class Job:
     priority: int = 0
     order: int = field(default_factory=ORDER.__next__)
     queued: bool = True
+    ticket: int = 0
 
 
 class Places:

@@ -147,7 +147,7 @@ def test_tasks_are_listed_newest_first_and_filtered(api: HttpClient) -> None:
     ids = [api.submit("echo" if number % 2 else "fail", wait=9).body["id"] for number in range(6)]
     tasks = api.ask("GET", "/tasks?limit=6").body["tasks"]
     assert [task["id"] for task in tasks] == ids[::-1]
-    assert set(tasks[0]) == {"id", "function", "state", "seq", "attempt", "accepted_at"}
+    assert set(tasks[0]) == {"id", "function", "state", "seq", "attempt", "accepted_at", "order", "finished_at"}
     failed = api.ask("GET", "/tasks?limit=2&state=failed&function=fail").body["tasks"]
     assert [task["id"] for task in failed] == [ids[4], ids[2]]
     assert api.ask("GET", "/tasks?function=nothing").body == {"tasks": []}

@@ -152,9 +152,9 @@ def test_what_is_not_durable_is_told_in_its_turn_and_gone_with_its_process(opene
     assert told == []
     wait_until(lambda: gevent.sleep(0.002) or len(told) == 2)
     assert told == ["kept", "passing"]
-    assert {entry["id"] for entry in journal.recent("", 10)} == {"kept", "passing"}
+    assert {entry["id"] for entry in journal.recent("", 10).entries} == {"kept", "passing"}
     again = opened()
-    assert [entry["id"] for entry in again.recent("", 10)] == ["kept"]
+    assert [entry["id"] for entry in again.recent("", 10).entries] == ["kept"]
     assert again.read("passing") is None
 
 
@@ -293,6 +293,6 @@ def test_owners_are_listed_by_themselves_after_a_restart(opened: Open) -> None:
     journal = opened()
     for number in range(6):
         commit(journal, accept(make_task(f"t{number}", "me" if number % 2 else "they")))
-    assert [entry["id"] for entry in opened().recent("me", 10)] == ["t5", "t3", "t1"]
+    assert [entry["id"] for entry in opened().recent("me", 10).entries] == ["t5", "t3", "t1"]
     assert opened().read(key_of("me", "t1")) is not None
     assert opened().read(key_of("they", "t1")) is None

@@ -131,7 +131,7 @@ def test_owners_may_use_the_same_id(journal: Journal) -> None:
 
 def test_a_task_that_nobody_submitted_is_not_known(journal: Journal) -> None:
     assert journal.read(key_of("", "nobody")) is None
-    assert journal.recent("", 10) == []
+    assert journal.recent("", 10).entries == []
 
 
 @pytest.mark.parametrize(("after", "most"), [(0, 1000), (0, 3), (4, 1000), (4, 2), (9, 5), (10, 5), (99, 5), (0, 1)])
@@ -160,11 +160,11 @@ def test_numbers_may_have_gaps(journal: Journal) -> None:
 def test_ones_own_tasks_newest_first(journal: Journal) -> None:
     for number in range(6):
         commit(journal, accept(make_task(f"t{number}", "me" if number % 2 else "they")))
-    assert [entry["id"] for entry in journal.recent("me", 10)] == ["t5", "t3", "t1"]
-    assert [entry["id"] for entry in journal.recent("me", 2)] == ["t5", "t3"]
-    assert [entry["id"] for entry in journal.recent("they", 10)] == ["t4", "t2", "t0"]
-    assert journal.recent("nobody", 10) == []
-    (entry, *_) = journal.recent("me", 1)
+    assert [entry["id"] for entry in journal.recent("me", 10).entries] == ["t5", "t3", "t1"]
+    assert [entry["id"] for entry in journal.recent("me", 2).entries] == ["t5", "t3"]
+    assert [entry["id"] for entry in journal.recent("they", 10).entries] == ["t4", "t2", "t0"]
+    assert journal.recent("nobody", 10).entries == []
+    (entry, *_) = journal.recent("me", 1).entries
     assert (entry["function"], entry["state"], entry["attempt"]) == ("echo", "queued", 0)
     assert abs(entry["accepted_at"] - time.time()) < 60
 
@@ -199,7 +199,7 @@ def test_finished_tasks_are_forgotten_oldest_first_past_their_number(monkeypatch
     commit(journal, accept(live))
     for number in range(25):
         commit(journal, *story(make_task(f"t{number}"), 2))
-    assert [entry["id"] for entry in journal.recent("", 100)] == [*(f"t{number}" for number in range(24, 14, -1)), "live"]
+    assert [entry["id"] for entry in journal.recent("", 100).entries] == [*(f"t{number}" for number in range(24, 14, -1)), "live"]
     assert journal.read(key_of("", "t14")) is None
     assert commit(journal, *story(make_task("t14"), 2)) == frozenset()
     commit(journal, ended(live, 2))
@@ -212,14 +212,14 @@ def test_finished_tasks_are_forgotten_oldest_first_past_their_size(monkeypatch: 
     for number in range(30):
         task = make_task(f"t{number}", args=b'["%b"]' % (b"x" * 500))
         commit(journal, accept(task), said(task, 2, note="x" * 300), ended(task, 3, result="x" * 100))
-    assert [entry["id"] for entry in journal.recent("", 100)] == [
-        f"t{number}" for number in range(29, 29 - len(journal.recent("", 100)), -1)
+    assert [entry["id"] for entry in journal.recent("", 100).entries] == [
+        f"t{number}" for number in range(29, 29 - len(journal.recent("", 100).entries), -1)
     ]
-    assert 7 <= len(journal.recent("", 100)) <= 10
+    assert 7 <= len(journal.recent("", 100).entries) <= 10
     commit(journal, *story(make_task("large", args=b'["%b"]' % (b"x" * 20_000)), 2))
-    assert journal.recent("", 100) == []
+    assert journal.recent("", 100).entries == []
     commit(journal, *story(make_task("small"), 2))
-    assert [entry["id"] for entry in journal.recent("", 100)] == ["small"]
+    assert [entry["id"] for entry in journal.recent("", 100).entries] == ["small"]
 
 
 def test_finished_tasks_are_forgotten_after_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +228,7 @@ def test_finished_tasks_are_forgotten_after_their_time(monkeypatch: pytest.Monke
     commit(journal, *story(make_task("old"), 2), accept(make_task("live")))
     time.sleep(0.03)
     commit(journal, *story(make_task("new"), 2))
-    assert [entry["id"] for entry in journal.recent("", 100)] == ["new", "live"]
+    assert [entry["id"] for entry in journal.recent("", 100).entries] == ["new", "live"]
 
 
 def test_whoever_asks_while_a_finished_task_is_forgotten_in_the_same_commit_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:

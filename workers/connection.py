@@ -21,6 +21,7 @@ from workers.attempt import Attempt
 from workers.claims import Claimant, checked_claims
 from workers.executor import Executor
 from workers.registry import Registry
+from workers.retirement import memory
 from workers.short import ShortForm
 from workers.sinks import FAR_BEHIND, DirectSink
 
@@ -55,7 +56,7 @@ class Connection:
         self._socket = sock
         self._house = house
         self._buffer = wire.LineBuffer(house.max_line)
-        self._outbox = Outbox(sock, house.turn, house.loop, self._broken)
+        self._outbox = Outbox(sock, house.turn, house.loop, self.close)
         self._sink = DirectSink(self._outbox, self._forget)
         self._attempts: dict[str, Attempt] = {}
         self._cancel_at_end: set[str] = set()
@@ -92,9 +93,6 @@ class Connection:
             self._socket.shutdown(stdlib_socket.SHUT_RD)
         except OSError:
             log.debug("closed already")
-
-    def _broken(self) -> None:
-        self.close()
 
     def _read(self) -> None:
         wait = gevent.get_hub().wait
@@ -271,7 +269,9 @@ class Connection:
         self._outbox.put(wire.encode_line({"describe": self._house.describe()}))
 
     def _ping(self, message: dict[str, Any]) -> None:
-        self._outbox.put(wire.encode_line({"pong": message["ping"]}))
+        """A gateway also wants to know how this process is."""
+        vitals = {"vitals": {"memory": memory()}} if message.get("vitals") is True and self._claimant is not None else {}
+        self._outbox.put(wire.encode_line({"pong": message["ping"], **vitals}))
 
     def _claim(self, message: dict[str, Any]) -> None:
         """A gateway: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}` is the first that it says on a connection."""

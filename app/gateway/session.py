@@ -13,8 +13,10 @@ from typing import Any
 import gevent
 
 from app import wire
-from app.dispatch import MAX_LISTED, Dispatcher
+from app.dispatch import Dispatcher
 from app.errors import BadRequest, Busy, HandoffError, IdConflict, Unavailable, UnknownTask
+from app.gateway.wanted import read_wanted
+from app.gateway.watch import WatchFeed
 from app.gateway.websocket import Connection
 from app.journal import Said, Stored
 from app.messages import Submit, check_id, new_id, read_submit, read_whole, readable_id, refusal
@@ -78,7 +80,7 @@ class Session:
     There is one of these for every idle browser: it holds as little as possible, and no cycle.
     """
 
-    __slots__ = ("_behind", "_connection", "_dispatcher", "_max_unfinished", "_owner", "half_full", "outbox", "queue", "watches")
+    __slots__ = ("_behind", "_connection", "_dispatcher", "_feed", "_max_unfinished", "_owner", "half_full", "outbox", "queue", "watches")
 
     def __init__(self, dispatcher: Dispatcher, connection: Connection, settings: Settings) -> None:
         self._dispatcher = dispatcher
@@ -90,6 +92,7 @@ class Session:
         self.half_full = settings.max_unsent // 2
         self.watches: dict[str, Watch] = {}
         self._behind: deque[Watch] | None = None
+        self._feed: WatchFeed | None = None
 
     def run(self) -> None:
         """Read and answer; blocks until the connection is over."""
@@ -190,11 +193,23 @@ class Session:
             self._watch(Watch(self, task_id, seen=seen), task)
 
     def _list(self, message: dict[str, Any]) -> None:
-        wanted = message["list"]
-        if type(wanted) is not dict or not wanted.keys() <= {"limit"}:
-            raise BadRequest('"list" wants {"limit": a number}')
-        limit = read_whole({"limit": 100, **wanted}, "limit", 1, MAX_LISTED)
-        self.queue(wire.encode({"list": self._dispatcher.list(self._owner, limit)}))
+        entries, before = self._dispatcher.search(self._owner, *read_wanted(message["list"]))
+        self.queue(wire.encode({"list": entries, **({} if before is None else {"before": before})}))
+
+    def _watch_all(self, message: dict[str, Any]) -> None:
+        if type(message["watch"]) is not bool:
+            raise BadRequest('"watch" wants true or false')
+        self._unwatch_all()
+        if message["watch"]:
+            self._feed = WatchFeed(self._dispatcher, self._owner, self.outbox, self.queue, self.half_full)
+            self._feed.start()
+        else:
+            self.queue(b'{"watch":null}')
+
+    def _unwatch_all(self) -> None:
+        if self._feed is not None:
+            self._feed.stop()
+            self._feed = None
 
     def _describe(self, message: dict[str, Any]) -> None:
         self.queue(wire.encode({"describe": self._dispatcher.describe()}))
@@ -250,6 +265,7 @@ class Session:
 
     def _leave(self) -> None:
         """The connection is over: its tasks go on, but for those that were to end with it."""
+        self._unwatch_all()
         for watch in list(self.watches.values()):
             self._unwatch(watch)
             if watch.submit is not None and watch.submit.cancel_on_disconnect:
@@ -278,5 +294,6 @@ _REQUESTS: Mapping[str, Callable[[Session, dict[str, Any]], None]] = {
     "attach": Session._attach,
     "list": Session._list,
     "describe": Session._describe,
+    "watch": Session._watch_all,
     "ping": Session._ping,
 }

@@ -104,7 +104,12 @@ export class Connection extends Emitter {
 
   /** What the gateway answers to {[key]: value}; sent again on the next connection where this one ends before the answer. */
   ask(key, value) {
-    return this.#request({ [key]: value }, ({ message }) => message[key]);
+    return this.asked(key, value).then((message) => message[key]);
+  }
+
+  /** The same, with all that stands beside it in the answer. */
+  asked(key, value) {
+    return this.#request({ [key]: value }, ({ message }) => (message[key] === undefined ? undefined : message));
   }
 
   /** The ms that a message takes there and back. */

@@ -10,6 +10,8 @@
  * Handoff   submit(function, args, options) → Task   options: id, events, priority, delay, on_disconnect (as on the wire), idempotent
  *           attach(id, afterSeq = 0) → Task          a task known by its id: what was said after `afterSeq`, then live
  *           describe(), list(limit), ping()          promises: the catalogue, one's own tasks, the round trip in ms
+ *           search({limit, before, state, function, id, args}) → {tasks, before}   a promise: those of one's own tasks
+ *           watch(true), on("watch", seen)           figures, workers and changes of one's own tasks, as app/gateway/watch.py has them
  *           close(), connect(), wake()               leave; come back; try at once instead of when the back-off says
  *           tasks, state, url                        a Map of the unfinished; "connecting", "open", "waiting" or "closed"
  *           on("state", {state, code, reason, delay}), on("refused", error), on("stray", message), on("unsaved", error)
@@ -88,6 +90,7 @@ class Task extends Emitter {
 export class Handoff extends Emitter {
   #connection;
   #options;
+  #watching = false;
 
   constructor(url = ownGateway(), options = {}) {
     super();
@@ -127,6 +130,17 @@ export class Handoff extends Emitter {
     return this.#connection.ask("list", { limit });
   }
 
+  /** One's own tasks, newest first: those that `wanted` describes, and where the next search goes on (undefined: there are no more). */
+  search(wanted = {}) {
+    return this.#connection.asked("list", wanted).then(({ list, before }) => ({ tasks: list, before }));
+  }
+
+  /** Have what the gateway does told as "watch" events, also on every connection to come; `false` ends it. */
+  watch(wanted = true) {
+    this.#watching = wanted;
+    this.#connection.send({ watch: wanted });
+  }
+
   ping() {
     return this.#connection.ping();
   }
@@ -145,6 +159,7 @@ export class Handoff extends Emitter {
   }
 
   #opened() {
+    if (this.#watching) this.#connection.send({ watch: true });
     for (const task of [...this.tasks.values()]) this.#present(task);
   }
 
@@ -165,7 +180,12 @@ export class Handoff extends Emitter {
   #heard(message) {
     if (typeof message.event === "string") this.#event(message);
     else if (message.error) this.#refused(message);
+    else if (message.watch !== undefined) this.#watched(message.watch);
     else this._emit("stray", message);
+  }
+
+  #watched(seen) {
+    if (seen && this.#watching) this._emit("watch", seen);
   }
 
   #begin(fields) {
