@@ -39,9 +39,12 @@ def traced(pid: int, *options: str) -> Iterator[Path]:
                 raise Skipped(f"strace may not attach: {said.read_text().strip()}")
             yield trace
         finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(10)
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def fsync_fails(plan: Plan) -> Accounts:
@@ -65,7 +68,7 @@ def _fail_next_sync(stage: Stage, nth: int) -> None:
     with traced(pid, "-e", "trace=fdatasync,fsync", "-e", f"inject=fdatasync,fsync:error=EIO:when={nth}"):
         stage.more()
         wait_until(lambda: stage.house.log().count("journal-broken") > before, 30, stage.state)
-    wait_until(lambda: stage.house.gateway_pid() != pid, 60, stage.state)
+        wait_until(lambda: stage.house.gateway_pid() != pid, 60, stage.state)  # strace is not to let go of it in the midst of its end
     stage.kills += 1
     stage.killed.append(pid)
 

@@ -1,13 +1,21 @@
 """The rows of the kills: of workers, of the gateway, of the master, of everything; idle, in mid-task, after the effect."""
 
 import os
+import random
 import signal
 import time
 from contextlib import suppress
+from typing import Any
 
 from bench.faults.accounts import Accounts, runs_of
 from bench.faults.stage import STEADY, Mix, Plan, Stage, brief, staged
 from tests.harness import wait_until
+
+
+def lasting(chance: random.Random) -> list[Any]:
+    """A task of 100 to 250 ms: whoever is killed has some of them."""
+    return [round(0.1 + chance.random() * 0.15, 3)]
+
 
 ONCE: Mix = {"once": brief}
 AGAIN: Mix = {"again": brief}
@@ -39,7 +47,7 @@ def idle_worker(plan: Plan) -> Accounts:
 
 def busy_worker(plan: Plan) -> Accounts:
     """kill -9 of a worker in mid-task, not retryable: interrupted is what it was running."""
-    accounts = _kill_workers("busy worker", plan, ONCE)
+    accounts = _kill_workers("busy worker", plan, {"once": lasting})
     accounts.want(accounts.interrupted != [], "the kills hit nobody")
     accounts.want(len(accounts.interrupted) <= SLOTS * accounts.kills, f"I = {len(accounts.interrupted)}")
     return accounts
@@ -47,7 +55,7 @@ def busy_worker(plan: Plan) -> Accounts:
 
 def busy_worker_again(plan: Plan) -> Accounts:
     """The same, retryable: run again, and so succeeded."""
-    accounts = _kill_workers("busy worker, retryable", plan, AGAIN)
+    accounts = _kill_workers("busy worker, retryable", plan, {"again": lasting})
     ends = {task.final["event"] for task in accounts.tasks.values() if task.final}
     accounts.want(ends <= {"succeeded", "cancelled"}, f"ended as {sorted(ends)}")
     accounts.want(0 < accounts.extra <= SLOTS * accounts.kills, f"E = {accounts.extra}")
@@ -59,6 +67,9 @@ def _kill_workers(row: str, plan: Plan, mix: Mix) -> Accounts:
         for _ in stage.portions():
             _steady(stage)
             pids = stage.house.worker_pids()
+            stage.more()
+            known = len(runs_of(stage.house.effects))
+            wait_until(lambda known=known: len(runs_of(stage.house.effects)) > known or stage.driver.idle, 30, stage.state)  # type: ignore[misc]
             stage.kill(runs_of(stage.house.effects)[-1].pid if not plan.long else stage.chance.choice(pids))
             if plan.long and stage.chance.random() < 0.3 and len(pids) > 1:  # the other as well, at once
                 stage.kill(next(pid for pid in pids if pid != stage.killed[-1]))
