@@ -62,13 +62,14 @@ class Scribe:
         self._closed = False
         self._wrote_at = 0.0
         self._on_room = on_room
+        self._path = data_dir / "journal.db"
         self._reserve = Reserve(data_dir / "journal.reserve")
         self._jobs: Any = _NativeQueue()
         self._told: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_hub: Any = gevent.get_hub().loop.async_()
         self._wake_hub.start(self._hear)
         opened: AsyncResult[Store] = AsyncResult()
-        _start_native_thread(self._work, (partial(Store, data_dir / "journal.db", durability, retention), opened))
+        _start_native_thread(self._work, (partial(Store, self._path, durability, retention), opened))
         self.store = opened.get()
 
     def write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
@@ -207,9 +208,9 @@ class Scribe:
     def _apply_in_reserve(self) -> None:
         """At once, before anything else takes the room: then SQLite's own log begins anew, and has room itself."""
         try:
-            self.store.fold()
+            self._fold_if_it_fits()
             self.store.apply()
-            self.store.fold()
+            self._fold_if_it_fits()
         except sqlite3.Error as error:
             self._end_unless_full(error)
 
@@ -217,7 +218,7 @@ class Scribe:
         """In the room that was kept aside, or as soon as there is some."""
         self._reserve.free()
         try:
-            self.store.fold()
+            self._fold_if_it_fits()
             self.store.write((), page.changes(), page.events(), alone=True)
         except sqlite3.Error as error:
             self._end_unless_full(error)
@@ -226,19 +227,24 @@ class Scribe:
             self._tell(done)
 
     def _tidy(self) -> None:
-        """Now and then: bring everything up to date where nothing else is to be done (else it goes along piece by piece), and see whether
-        a full disk has room again."""
-        if time.monotonic() - self._wrote_at > QUIET_FOR:
-            self._apply()
+        """Now and then: bring everything up to date where nothing else is to be done (else it goes along piece by piece), or see whether a
+        full disk has room again; until then the room is for what runs alone."""
         if self._reserve.taken:
+            if time.monotonic() - self._wrote_at > QUIET_FOR:
+                self._apply()
             return
         try:
-            self.store.fold()
+            self._fold_if_it_fits()
         except sqlite3.Error as error:
             self._end_unless_full(error)
         else:
             if self._reserve.take():
                 self._tell(self._has_room)
+
+    def _fold_if_it_fits(self) -> None:
+        """Where it does not, the file would grow into the room that what runs is to be written in, and nothing would be gained."""
+        if self._reserve.holds(self._path, self.store.size()):
+            self.store.fold()
 
     def _answer(self, question: Callable[[], Any], answer: Any) -> None:
         try:

@@ -18,6 +18,7 @@ import ujson
 
 from app import meta
 from app.errors import SettingsError
+from app.holdings import FOLD_AT, fold_at
 from app.journal import LOOKED_AT, Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
 from app.pending import MOST, Applying, Pending, as_text, chunks, without
@@ -44,12 +45,6 @@ APPLY_AT = 8000
 
 SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
-FOLD_AT, FOLD_AT_LATEST = 512 * 1024, 8 * 1024 * 1024
-"""Bytes of log rows past which SQLite's own log is written into the file, which grows by about twice as much at most. Where there is little
-room on the disk, that must fit into what is kept aside; elsewhere it may come later."""
-
-_OF_WHAT_IS_FREE = 32
-
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -66,7 +61,7 @@ class Store:
         self._swept_to = 0
         self._sweep_at = 0.0
         self._unfolded = 0
-        self._fold_at = _fold_at(path.parent)
+        self._fold_at = fold_at(path.parent)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         os.chmod(path, 0o600)
         try:
@@ -201,7 +196,7 @@ class Store:
             self.apply()
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
         self._unfolded = 0
-        self._fold_at = _fold_at(self._path)
+        self._fold_at = fold_at(self._path)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -278,6 +273,10 @@ class Store:
             self._swept_to = 0
             self._sweep_at = now + min(max(self._retention / 100, 0.2), 60.0)
 
+    def size(self) -> int:
+        """Bytes that the file has once it is folded."""
+        return int(self._db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0])
+
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -289,11 +288,6 @@ class Store:
             self.apply()
         finally:
             self._db.close()
-
-
-def _fold_at(path: Path) -> int:
-    disk = os.statvfs(path)
-    return min(max(FOLD_AT, disk.f_bavail * disk.f_frsize // _OF_WHAT_IS_FREE), FOLD_AT_LATEST)
 
 
 _NOBODY: frozenset[int] = frozenset()

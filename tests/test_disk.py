@@ -21,7 +21,7 @@ from tests.journals import accept, commit, ended, make_task
 
 WRITES = (
     "import sys; from pathlib import Path; from app.durable import DurableJournal; from tests.journals import *\n"
-    "from app import store; store.FOLD_AT_LATEST = store.FOLD_AT\n"
+    "from app import holdings; holdings.FOLD_AT_LATEST = holdings.FOLD_AT\n"
     "journal = DurableJournal(Path(sys.argv[1]), 'full', 3600.0, 0.0)\n"
     "for n in range(25):\n"
     "    tasks = [make_task(f't{n}x{k}', args=b'[\"%b\"]' % (b'x' * 2000)) for k in range(20)]\n"

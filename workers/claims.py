@@ -7,6 +7,7 @@ is said. The numbers of the dispatches tell them from the third: they come in ri
 What the lines say is made in `workers/attempt.py`; the connection that carries them is in `workers/connection.py`.
 """
 
+import logging
 import math
 import time
 from collections import deque
@@ -18,6 +19,8 @@ from app.outbox import Outbox
 from app.wire import encode_line
 from workers.attempt import Attempt
 from workers.sinks import FAR_BEHIND
+
+log = logging.getLogger(__name__)
 
 KEPT_FOR = 60.0
 """Seconds for which events are kept after the connection was lost."""
@@ -58,6 +61,8 @@ class Claimant:
         self._sent.clear()
         listed = {(task_id, attempt) for task_id, attempt, _, _ in claims}
         for key in [key for key in self.attempts if key not in listed]:
+            if _over(self.attempts[key]):
+                log.warning("report-refused: attempt %d: its gateway has given it up", key[1], extra={"task": key[0]})
             self._disown(key)
         for task_id, number, seq, dispatch in claims:
             attempt = self.attempts.get((task_id, number))
