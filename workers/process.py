@@ -112,11 +112,16 @@ class Process:
         self._lines: deque[bytes] = deque()
         self._vitals = Vitals()
         self._socket, theirs = socket.socketpair()
-        with theirs:
-            environ = {**os.environ, "PYTHONPATH": _ROOT}
-            fds = [theirs.fileno(), self._vitals.fd]
-            command = [sys.executable, "-m", "workers.isolated", str(os.getpid()), *map(str, fds)]
-            self._popen = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=environ)
+        try:
+            with theirs:
+                environ = {**os.environ, "PYTHONPATH": _ROOT}
+                fds = [theirs.fileno(), self._vitals.fd]
+                command = [sys.executable, "-m", "workers.isolated", str(os.getpid()), *map(str, fds)]
+                self._popen = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=environ)
+        except BaseException:  # interrupted meanwhile, say: whatever was started by then ends when it reads that nobody is there
+            self._socket.close()
+            self._vitals.close()
+            raise
         self._popen.rawlink(self._ended)
         self._send(load)
 

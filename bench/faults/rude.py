@@ -145,7 +145,7 @@ def spins(plan: Plan) -> Accounts:
         for number in stage.portions():
             if number == 0 or not plan.long:
                 began = time.monotonic()
-                stage.driver.add({"id": f"spins-{number}", "function": "spins", "args": [seconds]})
+                stage.driver.add({"id": f"spins-{number}", "function": "holds_the_cpu", "args": [seconds]})
                 known = number + 1
                 wait_until(lambda known=known: stage.house.log().count("hub-blocked: spins") >= known, 10, stage.state)  # type: ignore[misc]
                 named = time.monotonic() - began
@@ -165,8 +165,8 @@ def spins_apart(plan: Plan) -> Accounts:
     """The same, declared `run_in="process"`: the p99 of the others is less than doubled."""
     with staged("holds the CPU apart", plan, ONCE, *FLAGS, lines=1, window=5) as stage:
         quiet = latency(stage, 10.0 if plan.long else 1.0)
-        stage.driver.add({"id": "spins", "function": "spins_apart", "args": [15.0 if plan.long else 1.5]})
-        wait_until(lambda: stage.driver.tasks["spins"].seq > 1, 20, stage.state)
+        stage.driver.add({"id": "holds_the_cpu", "function": "holds_the_cpu_apart", "args": [15.0 if plan.long else 1.5]})
+        wait_until(lambda: stage.driver.tasks["holds_the_cpu"].seq > 1, 20, stage.state)
         loaded = latency(stage, 10.0 if plan.long else 1.0)
         accounts = stage.books()
     accounts.want(loaded < (2 * quiet if plan.long else 2.0), f"p99 {loaded * 1000:.1f} ms of {quiet * 1000:.1f} ms")

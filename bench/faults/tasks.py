@@ -144,8 +144,8 @@ def spin(seconds: float) -> int:
     return count
 
 
-task(name="spins")(spin)
-task(name="spins_apart", run_in="process")(spin)
+task(name="holds_the_cpu")(spin)
+task(name="holds_the_cpu_apart", run_in="process")(spin)
 
 
 @task
