@@ -147,7 +147,7 @@ def spins(plan: Plan) -> Accounts:
                 began = time.monotonic()
                 stage.driver.add({"id": f"spins-{number}", "function": "holds_the_cpu", "args": [seconds]})
                 known = number + 1
-                wait_until(lambda known=known: stage.house.log().count("hub-blocked: spins") >= known, 10, stage.state)  # type: ignore[misc]
+                wait_until(lambda known=known: stage.house.log().count("hub-blocked: holds_the_cpu") >= known, 10, stage.state)  # type: ignore[misc]
                 named = time.monotonic() - began
                 task = stage.driver.tasks[f"spins-{number}"]
                 wait_until(lambda task=task: task.final, 60, stage.state)  # type: ignore[misc]
