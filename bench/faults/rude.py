@@ -154,10 +154,10 @@ def spins(plan: Plan) -> Accounts:
                 stage.kills += 1
         accounts = stage.books()
     accounts.remarks.append(f"named {named:.2f} s after it was sent")
-    for task in _of(accounts, "spins"):
+    for task in _of(accounts, "holds_the_cpu"):
         accounts.want(task.final["event"] == "interrupted", f"{task.id}: {task.final}")
         accounts.want("in spin" in task.final["error"].get("stack", ""), f"{task.id}: no stack in {task.final}")
-    accounts.want(len(accounts.interrupted) == len(_of(accounts, "spins")), f"I = {len(accounts.interrupted)}")
+    accounts.want(len(accounts.interrupted) == len(_of(accounts, "holds_the_cpu")), f"I = {len(accounts.interrupted)}")
     return accounts
 
 
