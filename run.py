@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""The command line: parse, choose a role, go. What a role does is not here; role functions import it after the fork and the patching."""
+"""The command line: parse, choose a role, go. What a role does is not here; role functions import it after the fork and the patching.
+
+The commands that talk to a server that runs are in `app/commands/`, which only they load: a server starts without it.
+"""
 
 import functools
 import logging
@@ -8,11 +11,12 @@ import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from app import listeners, log, rundir, settings
+from app import ends, listeners, log, rundir, settings
 from app.address import Address
-from app.child import EXIT_ORPHANED, EXIT_SETTINGS, Child, hold_standard_files, live
+from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
-from app.master import Master, Role
+from app.master import Master
+from app.offspring import Role
 from app.settings import Settings
 
 DESCRIPTION = """\
@@ -22,7 +26,12 @@ commands:
   start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too
   gateway   one gateway process; without --pool it uses the workers that run in the same data directory
   worker    one worker process
+  call      run one task on a server that runs, and wait for it: run.py call countdown start=3
+  tasks     your tasks, or all that was said of one: run.py tasks
+  functions what can be called: run.py functions
+  completion  make bash, zsh or fish complete all this: run.py completion bash
 
+`run.py call --help` and so on say more of the last four.
 Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
 """
 
@@ -31,6 +40,11 @@ def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
     hold_standard_files()
     try:
+        at = _place_of_command(argv)
+        if COMPLETING in os.environ or (argv[at : at + 1] and argv[at] in CLIENT_COMMANDS):
+            from app.commands.group import main as client
+
+            return client([*argv[at : at + 1], *argv[:at], *argv[at + 1 :]])
         command, chosen = _parse(argv)
         _make_directories(chosen)
         return COMMANDS[command](chosen)
@@ -39,15 +53,23 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_SETTINGS
 
 
+def _place_of_command(argv: Sequence[str]) -> int:
+    """Where the first word stands that is neither a flag nor the value of one: each setting's flag has a value."""
+    at = 0
+    while at < len(argv) and argv[at].startswith("-"):
+        at += 1 if "=" in argv[at] else 2
+    return at
+
+
 def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
-    usage = "run.py [start|gateway|worker] [--flag VALUE ...]"
+    usage = "run.py [COMMAND] [--flag VALUE ...]"
     parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="?", default="start", help=SUPPRESS)
     flags, unknown = parser.parse_known_args(argv)
     if unknown:  # before the command is looked at, which may be the value of an unknown flag
         raise SettingsError(f"nothing is called {unknown[0]!r}; --help lists flags and commands")
     if flags.command not in COMMANDS:
-        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join(COMMANDS)}")
+        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join([*COMMANDS, *CLIENT_COMMANDS])}")
     return flags.command, settings.from_flags(flags, os.environ)
 
 
@@ -55,11 +77,12 @@ def start(chosen: Settings) -> int:
     """The gateway and the workers under a master; stays until all of them have ended."""
     log.configure("master", chosen.log_level)
     lock = rundir.lock(chosen.run_dir)
+    ends.sweep(chosen.run_dir)
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
     _warn(addresses)
     try:
-        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses)).run()
+        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses), chosen.run_dir).run()
     finally:
         for role in roles:
             role.listener.close()
@@ -80,8 +103,7 @@ def gateway(chosen: Settings) -> int:
     log.configure("gateway", chosen.log_level)
     addresses = {"gateway": listeners.address_of(listener)}
     _warn(addresses)
-    announce = functools.partial(_announce, addresses)
-    live(Child("gateway", listener, announce), functools.partial(run_gateway, chosen), chosen.log_level)
+    live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
 def worker(chosen: Settings) -> int:
@@ -90,8 +112,11 @@ def worker(chosen: Settings) -> int:
     log.configure("worker", chosen.log_level)
     addresses = {"worker": listeners.address_of(listener)}
     _warn(addresses)
-    announce = functools.partial(_announce, addresses)
-    live(Child(f"worker-{os.getpid()}", listener, announce), functools.partial(run_worker, chosen, 1), chosen.log_level)
+    live(
+        Child(f"worker-{os.getpid()}", listener, functools.partial(_say, addresses)),
+        functools.partial(run_worker, chosen, 1),
+        chosen.log_level,
+    )
 
 
 def run_gateway(chosen: Settings, child: Child) -> None:
@@ -112,7 +137,7 @@ def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
         os.environ["HANDOFF_SMTP_URL"] = chosen.smtp_url  # tasks have the environment, in processes of their own too
     from workers.server import serve
 
-    serve(chosen, child.listener, child.name, siblings, child.ready)
+    serve(chosen, child, siblings)
 
 
 def _patch(child: Child) -> None:
@@ -135,6 +160,12 @@ def _warn(addresses: dict[str, Address]) -> None:
             logger.warning("open-to-others: the %s listens on %s, and takes any task from whoever can connect to it", role, address)
 
 
+def _say(addresses: dict[str, Address], said: bytes) -> None:
+    """There is no master to hear it, but somebody who started us."""
+    if said == READY:
+        _announce(addresses)
+
+
 def _announce(addresses: dict[str, Address]) -> None:
     lines = []
     if address := addresses.get("gateway"):
@@ -155,6 +186,8 @@ def _make_directories(chosen: Settings) -> None:
 
 
 COMMANDS = {"start": start, "gateway": gateway, "worker": worker}
+CLIENT_COMMANDS = ("call", "tasks", "functions", "completion")
+COMPLETING = "_RUN_PY_COMPLETE"
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

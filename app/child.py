@@ -31,6 +31,9 @@ EXIT_ORPHANED = 4
 EXIT_JOURNAL = 5
 """The disk has failed under the journal: what is on it is not known any more."""
 
+READY, LEAVING = b"+", b"-"
+"""What a process says to its master."""
+
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 _logger = logging.getLogger(__name__)
@@ -40,24 +43,29 @@ class Child:
     """What a role function is given.
 
     `name` is as `gateway` or `worker-1`; `listener` is listening, non-blocking, and shared with the processes of the same role; `lifeline`
-    is a file descriptor at which end of file means that the master is gone (-1 where there is no master).
+    is a file descriptor at which end of file means that the master is gone (-1 where there is no master). `say` is told `READY` and
+    `LEAVING`.
     """
 
-    __slots__ = ("_on_ready", "is_ready", "lifeline", "listener", "name", "watcher")
+    __slots__ = ("_say", "is_ready", "lifeline", "listener", "name", "watcher")
 
-    def __init__(self, name: str, listener: socket.socket, on_ready: Callable[[], None], lifeline: int = -1) -> None:
+    def __init__(self, name: str, listener: socket.socket, say: Callable[[bytes], object], lifeline: int = -1) -> None:
         self.name = name
         self.listener = listener
         self.lifeline = lifeline
         self.is_ready = False
         self.watcher: Any = None  # of the lifeline, where there is one: it watches as long as somebody holds it
-        self._on_ready = on_ready
+        self._say = say
 
     def ready(self) -> None:
         """To be called when this process serves; only the first call counts."""
         if not self.is_ready:
             self.is_ready = True
-            self._on_ready()
+            self._say(READY)
+
+    def leaving(self) -> None:
+        """To be called when this process takes nothing more, and ends once what runs in it has ended."""
+        self._say(LEAVING)
 
 
 def die_with_parent(parent: int) -> None:

@@ -73,10 +73,13 @@ class TaskConnection:
         return answer
 
     def events(
-        self, function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None
+        self, function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None, task_id: str = ""
     ) -> Iterator[dict[str, Any]]:
-        """Run a task and yield its events up to the final one; raises `RemoteError` where it is refused. `timeout`: between two events."""
-        yield from self._follow({"id": new_id(), "function": function, "args": args}, timeout)
+        """Run a task and yield its events up to the final one; raises `RemoteError` where it is refused. `timeout`: between two events.
+
+        `task_id` is a label on this connection, for who wants to cancel it.
+        """
+        yield from self._follow({"id": task_id or new_id(), "function": function, "args": args}, timeout)
 
     def call(self, function: str, args: dict[str, Any] | list[Any] | None = None, timeout: float | None = None) -> Any:
         """Run a task and return its result; raises `RemoteError` with the wire's code where it did not succeed."""

@@ -11,7 +11,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from app import wire
-from app.errors import Busy, DiskFull, HandoffError, IdConflict, RemoteError, Unavailable, UnknownFunction, UnknownTask
+from app.errors import Busy, DiskFull, HandoffError, IdConflict, RemoteError, TooLarge, Unavailable, UnknownFunction, UnknownTask
 from app.journal import ANY, Journal, Listed, Wanted
 from app.ledger import Ledger
 from app.messages import Submit, new_id
@@ -25,6 +25,8 @@ from app.turn import Turn
 from app.watchtower import Watchtower
 
 MAX_LISTED = 1000
+_HEAD = 512
+"""Bytes of a worker's line that are not the arguments, at most."""
 
 
 class Dispatcher:
@@ -35,6 +37,7 @@ class Dispatcher:
         rundir = None if settings.pool else RunDirectory(settings.run_dir)
         self.journal = journal
         self._max_queue = settings.max_queue
+        self._max_args = settings.max_line - _HEAD
         self._pool = Pool(journal.id, rundir, settings.pool, turn, loop)
         self._ledger = Ledger(journal, self._pool.places, turn, loop)
         self.watchtower = Watchtower(self._ledger, self._pool)
@@ -51,13 +54,14 @@ class Dispatcher:
         return bool(self._pool.met.wait(timeout))
 
     def drain(self, timeout: float) -> bool:
-        """Accept nothing more, send nothing more to the workers, and block until what they run has ended; False after `timeout` seconds."""
+        """Accept nothing more, send nothing more to the workers, and block until what they run has ended, and its end was told; False after
+        `timeout` seconds."""
         self._draining = True
         self._ledger.hold()
         deadline = time.monotonic() + timeout
-        while self._pool.places.taken and time.monotonic() < deadline:
+        while (busy := self._pool.places.taken or self._ledger.uncommitted) and time.monotonic() < deadline:
             gevent.sleep(0.02)
-        return not self._pool.places.taken
+        return not busy
 
     def stop(self) -> None:
         """Let go of the workers and of the journal."""
@@ -78,6 +82,8 @@ class Dispatcher:
                 raise IdConflict(submit.id)
             return known
         self._check_room(submit.function)
+        if len(args) > self._max_args:  # no worker would read the line: it would come back, and be sent, for ever
+            raise TooLarge("the task's arguments", self._max_args)
         task = Task(owner, owner or lane, submit, args, self._ledger.next_order())
         offer = self._pool.places.offer(task.function)
         task.durable = offer.durable
@@ -147,7 +153,8 @@ class Dispatcher:
                 raise Unavailable("no worker has been met yet; start one, and send it again with the same id", retry_after=1.0)
             raise UnknownFunction(function)
         if self._ledger.waiting >= self._max_queue:
-            raise Busy(f"{self._max_queue} tasks are queued here already", 1.0)
+            wait = self._ledger.figures.wait_at(self._max_queue // 10)  # until there is room that is worth coming back for
+            raise Busy(f"{self._max_queue} tasks are queued here already", round(min(max(wait or 1.0, 0.5), 60.0), 1))
 
 
 class _Call:

@@ -15,6 +15,11 @@ log = logging.getLogger(__name__)
 RESERVE = 1024 * 1024
 """Bytes kept aside on the journal's disk, so that what runs can be reported when it is full."""
 
+FOLD_AT, FOLD_AT_LATEST = 512 * 1024, 8 * 1024 * 1024
+"""Bytes of log rows past which SQLite's own log is written into the file, which grows by about twice as much at most. Where there is little
+room on the disk, that must fit into what is kept aside; elsewhere it may come later."""
+
+_OF_WHAT_IS_FREE = 32
 _ASK_FOR_LOCK_EVERY = 0.05
 
 
@@ -24,6 +29,11 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.taken = False
+
+    def holds(self, path: Path, size: int) -> bool:
+        """Whether there is room on its disk for that file to grow to `size` bytes."""
+        disk = os.statvfs(path)
+        return size - path.stat().st_size <= disk.f_bavail * disk.f_frsize
 
     def take(self) -> bool:
         """Whether it has its room, now or already."""
@@ -63,3 +73,9 @@ def lock(path: Path, patience: float) -> int:
             waiting = True
             log.info("journal-waits: another process has the journal still")
         gevent.sleep(_ASK_FOR_LOCK_EVERY)
+
+
+def fold_at(path: Path) -> int:
+    """After how many bytes of log rows a journal on this disk is to be folded."""
+    disk = os.statvfs(path)
+    return min(max(FOLD_AT, disk.f_bavail * disk.f_frsize // _OF_WHAT_IS_FREE), FOLD_AT_LATEST)

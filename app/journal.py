@@ -56,7 +56,7 @@ Said = tuple[int, bytes, bool]
 
 
 Unfinished = tuple[Task, str]
-"""A task that an earlier process has left, and the instance of the worker to which it was dispatched (empty: to none)."""
+"""A task that an earlier process has left, and the label of the worker to which it was dispatched (empty: to none)."""
 
 
 class Wanted(NamedTuple):

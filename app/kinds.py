@@ -1,4 +1,7 @@
-"""What kinds of settings there are: how the text of each is read, and how to say what is wanted where it cannot be."""
+"""The kinds of settings: how a text is read as a number, a size, an address and so on, and how to say what would be one.
+
+Which settings there are is in `app/settings.py`. A reader raises `ValueError`, `KeyError` or `OverflowError` for what it cannot read.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -59,6 +62,10 @@ def _size(text: str) -> int:
     return _at_least_one(digits.strip()) * factor
 
 
+def _size_or_none(text: str) -> int:
+    return 0 if text.strip() == "0" else _size(text)
+
+
 def _line_size(text: str) -> int:
     size = _size(text)
     return size if size >= SHORTEST_LINE else _nothing()
@@ -100,6 +107,7 @@ SECONDS = Kind(_seconds, "a number of seconds, 0 or more", "SECONDS")
 SOME_SECONDS = Kind(_some_seconds, "a number of seconds above 0", "SECONDS")
 LINE_SIZE = Kind(_line_size, "4KiB or more", "BYTES")
 SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
+SIZE_OR_NONE = Kind(_size_or_none, "0, or a number of bytes, or one with KiB or MiB", "BYTES")
 SWITCH = Kind(_switch, "yes or no", "YES|NO")
 DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")

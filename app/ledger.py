@@ -42,6 +42,8 @@ class Ledger:
         self._timers: dict[Task, Any] = {}
         self._turn_due = False
         self._holding = False
+        self.uncommitted = 0
+        """Commits that are not complete."""
         journal.on_room(self.turn)
 
     @property
@@ -207,6 +209,7 @@ class Ledger:
             self._turn_due = False
             if self._batch:
                 batch, self._batch = self._batch, []
+                self.uncommitted += 1
                 self.journal.commit(batch, partial(self._committed, batch))
 
     def _fill(self) -> None:
@@ -222,6 +225,7 @@ class Ledger:
     # After the commit.
 
     def _committed(self, batch: list[Record], refused: Refused) -> None:
+        self.uncommitted -= 1
         acknowledging = set()
         for kind, task, seq, line, final, link in batch:
             if refused and task is not None and task.key in refused:
@@ -271,7 +275,7 @@ class Ledger:
         if task.link is not link or task.sent:
             return
         try:
-            link.send(task.line())
+            link.place(task.line())
         except Unavailable:
             self.put_back(task)
             return

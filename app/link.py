@@ -12,8 +12,10 @@ import gevent
 
 from app.address import Address
 from app.client import TaskConnection
+from app.ends import Remains, end_path, remains
 from app.errors import HandoffError, Unavailable
 from app.outbox import Outbox
+from app.rundir import RunDirectory
 from app.task import Task
 from app.turn import Turn
 from app.wire import encode_line
@@ -22,6 +24,12 @@ log = logging.getLogger(__name__)
 
 STALE_AFTER = 0.25
 """Seconds without an answer to a ping after which a process gets nothing more for now."""
+
+CLAIMS_A_LINE = 30
+"""So many fit into the shortest line that a worker may be told to take."""
+
+END_WITHIN = 0.5
+"""Seconds for which the master's word is waited for, of how a worker of this machine ended."""
 
 BUSY_FOR = 0.1
 """Seconds for which a process that answered `busy` gets nothing more."""
@@ -51,6 +59,11 @@ class Offer(NamedTuple):
             options.get("backoff", 1.0),
             options.get("durable", True),
         )
+
+
+def label_of(description: dict[str, Any]) -> str:
+    """How a worker that describes itself is called in the journal: instance, name and pid. Raises `KeyError` or `TypeError`."""
+    return f"{description['instance']} {description['name'].replace(' ', '-')} {description['pid']:d}"
 
 
 class LinkConnection:
@@ -99,15 +112,16 @@ class LinkConnection:
 
 
 class Link:
-    """A worker process. `round_trip` (seconds) is that of its last sign of life, `memory` (bytes) what it said
-    there of itself. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again. One that an
-    earlier gateway knew is `remembered` until it is met: nothing but its instance is known of it."""
+    """A worker process. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again. One that an
+    earlier gateway knew is `remembered` until it is met: nothing is known of it but its `label`, which stands in the journal.
+    `round_trip` (seconds) is that of its last sign of life, `memory` (bytes) what it said there of itself."""
 
-    def __init__(self, instance: str, local: bool) -> None:
-        self.instance = instance
-        self.short_name = ""
-        self.pid = 0
-        self.name = f"the worker {instance[:8]}"
+    def __init__(self, label: str, local: bool) -> None:
+        self.label = label
+        self.instance, self.short_name, pid = label.split(" ")
+        self.pid = int(pid)
+        self.name = f"{self.short_name} (pid {pid})"
+        self.remembered = True
         self.slots = 0
         self.process_slots = 0
         self.siblings = 1
@@ -120,8 +134,8 @@ class Link:
         self.address: Address | None = None
         self.connection: LinkConnection | None = None
         self.lost_at = 0.0
-        self.end = "is gone"
-        self.last_words = ""
+        self.remains = Remains()
+        self.leaving = False
         self.asked_at = 0.0
         self.round_trip = 0.0
         self.memory = 0
@@ -129,20 +143,19 @@ class Link:
         self.resting = False
 
     @property
-    def remembered(self) -> bool:
-        """Whether it was not met yet."""
-        return not self.pid
+    def can_be_sent_to(self) -> bool:
+        """Whether new tasks may go there."""
+        return self.connection is not None and not self.stale and not self.leaving
 
     def describe(self, description: dict[str, Any]) -> None:
         """What it tells of itself. Raises `KeyError` or `TypeError` where it does not tell what it should."""
-        self.short_name = description["name"]
         self.slots = description["slots"]
         self.process_slots = description["process_slots"]
         self.siblings = description["siblings"]
         self.catalogue = description["functions"]
         self.offers = {offer.name: offer for offer in map(Offer.of, self.catalogue)}
-        self.pid = description["pid"]
-        self.name = f"{self.short_name} (pid {self.pid})"
+        self.leaving = bool(description.get("leaving"))
+        self.remembered = False
 
     def send(self, line: bytes) -> None:
         """Queue a line. Raises `Unavailable` while there is no connection."""
@@ -150,10 +163,25 @@ class Link:
             raise Unavailable(f"{self.name} is not connected")
         self.connection.outbox.put(line)
 
+    def place(self, line: bytes) -> None:
+        """As `send`, for a task that is new to it; raises `Unavailable` also where it takes nothing more."""
+        if self.leaving:
+            raise Unavailable(f"{self.name} is leaving")
+        self.send(line)
+
+    def leave(self) -> None:
+        """It takes nothing more. It has to know that what it has read of us by then was all."""
+        self.leaving = True
+        self.send(b'{"leaving":true}\n')
+
     def claim(self, journal: str) -> None:
         """The first lines on a new connection: who we are, which tasks we believe to be there, and which of them are to be cancelled."""
         sent = [task for task in self.tasks.values() if task.sent]
-        self.send(encode_line({"claim": [[task.id, task.attempt, task.kept, task.dispatch] for task in sent], "journal": journal}))
+        claims = [[task.id, task.attempt, task.kept, task.dispatch] for task in sent]
+        while len(claims) > CLAIMS_A_LINE:
+            self.send(encode_line({"claim": claims[:CLAIMS_A_LINE], "journal": journal, "more": True}))
+            del claims[:CLAIMS_A_LINE]
+        self.send(encode_line({"claim": claims, "journal": journal}))
         for task in sent:
             if task.cancelling:
                 self.cancel(task)
@@ -162,6 +190,16 @@ class Link:
         """Have a task that was sent cancelled there; where the connection is lost, with the next claim."""
         if self.connection is not None:
             self.connection.outbox.put(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+
+    def look_back(self, rundir: RunDirectory) -> None:
+        """It was of this machine, and is gone: find out how it ended. The end of its connection is seen first, the master's word comes a
+        moment later, if there is a master; where it had no tasks, nobody wants to know."""
+        until = time.monotonic() + END_WITHIN
+        while self.tasks and not end_path(rundir.path, self.short_name, self.pid).exists():
+            if time.monotonic() > until or not rundir.has_master():
+                break
+            gevent.sleep(0.01)
+        self.remains = remains(rundir.path, self.short_name, self.pid)
 
     def ask(self) -> None:
         """Ask for a sign of life."""

@@ -10,21 +10,22 @@ What happens in a child before its role runs is in `app/child.py`; what a role i
 
 import contextlib
 import enum
+import functools
 import logging
 import os
-import random
 import select
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from app import child
 from app.child import Child
+from app.ends import OomKills, killed_by, leave_word, peak
+from app.offspring import Place, Role, kill_group, places
 
 log = logging.getLogger(__name__)
 
@@ -35,18 +36,7 @@ MARGIN = 2.0
 """Seconds beyond the graceful limit that a process has to say what became of its tasks."""
 STEADY = 2.0
 """A process that served that long, in seconds, was no failure to start: it is replaced at once."""
-FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0
 _NEVER = float("inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """So many processes that share a listener and do the same."""
-
-    name: str
-    count: int
-    listener: socket.socket
-    run: Callable[[Child], None]
 
 
 class _Stop(enum.Enum):
@@ -58,28 +48,20 @@ class _Stop(enum.Enum):
     KILL = 3
 
 
-@dataclass(slots=True)
-class _Place:
-    """A place for one process at a time: `worker-2` stays `worker-2` when it is replaced."""
-
-    name: str
-    role: Role
-    pid: int = 0
-    pipe: int = -1  # its ready pipe, until it is ready or gone
-    ready_at: float = 0.0
-    failures: int = 0
-    start_at: float = 0.0
-
-
 class Master:
     """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time."""
 
-    def __init__(self, roles: Sequence[Role], graceful: float, level: str, on_ready: Callable[[], None]) -> None:
-        self._places = [_Place(_name(role, number), role) for role in roles for number in range(1, role.count + 1)]
+    def __init__(
+        self, roles: Sequence[Role], graceful: float, level: str, on_ready: Callable[[], None], run_dir: Path | None = None
+    ) -> None:
+        self._places = [place for role in roles for place in places(role)]
+        self._leavers: list[Place] = []
         self._listeners = [role.listener for role in roles]
         self._graceful = graceful
         self._level = level
         self._on_ready = on_ready
+        self._run_dir = run_dir
+        self._oom_kills = OomKills()
         self._was_ready = False
         self._stop = _Stop.NO
         self._kill_at = _NEVER
@@ -113,8 +95,8 @@ class Master:
     def _queue_signal(self, number: int, _frame: FrameType | None) -> None:
         self._queue.append(number)
 
-    def _living(self) -> list[_Place]:
-        return [place for place in self._places if place.pid]
+    def _living(self) -> list[Place]:
+        return [place for place in (*self._places, *self._leavers) if place.pid]
 
     def _start_missing(self) -> None:
         now = time.monotonic()
@@ -122,9 +104,9 @@ class Master:
             if self._stop is _Stop.NO and not place.pid and place.start_at <= now:
                 self._start(place)
 
-    def _start(self, place: _Place) -> None:
+    def _start(self, place: Place) -> None:
         child.flush()  # or the child would write it again
-        place.ready_at = 0.0
+        place.ready_at, place.leaving = 0.0, False
         place.pipe, ready_pipe = os.pipe()
         os.set_blocking(place.pipe, False)
         private, master = self._not_for(place), os.getpid()
@@ -135,45 +117,32 @@ class Master:
                 self._live(place, ready_pipe, child.Origin(master, SIGNALS, private, mask))
         except OSError as error:
             log.error("%s cannot be started: %s", place.name, error.strerror)
-            self._put_off(place)
+            place.put_off()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             os.close(ready_pipe)
 
-    def _not_for(self, place: _Place) -> tuple[int, ...]:
+    def _not_for(self, place: Place) -> tuple[int, ...]:
         listeners = [listener.fileno() for listener in self._listeners if listener is not place.role.listener]
-        pipes = [other.pipe for other in self._places if other.pipe >= 0]
+        pipes = [other.pipe for other in (*self._places, *self._leavers) if other.pipe >= 0]
         return (*self._private, *listeners, *pipes)
 
-    def _live(self, place: _Place, ready_pipe: int, origin: child.Origin) -> NoReturn:
-        def ready() -> None:
-            os.write(ready_pipe, b"\n")
-
-        child.live(Child(place.name, place.role.listener, ready, self._lifeline), place.role.run, self._level, origin)
-
-    def _put_off(self, place: _Place) -> None:
-        """When the place is filled again: at once the first time, then later and later, and never all together."""
-        delay = FIRST_DELAY * 2 ** min(place.failures - 1, 16) if place.failures else 0.0
-        place.failures += 1
-        place.start_at = time.monotonic() + min(delay, LONGEST_DELAY) * random.uniform(0.5, 1.0)
-        self._forget(place)
-
-    def _forget(self, place: _Place) -> None:
-        place.pid = 0
-        if place.pipe >= 0:
-            os.close(place.pipe)
-            place.pipe = -1
+    def _live(self, place: Place, ready_pipe: int, origin: child.Origin) -> NoReturn:
+        say = functools.partial(os.write, ready_pipe)
+        child.live(Child(place.name, place.role.listener, say, self._lifeline), place.role.run, self._level, origin)
 
     def _wait(self) -> None:
         """Until a signal comes, a process is ready, or something is due."""
         poll = select.poll()
-        for fd in (self._wakeup, *(place.pipe for place in self._places if place.pipe >= 0)):
+        for fd in (self._wakeup, *(place.pipe for place in self._living() if place.pipe >= 0)):
             poll.register(fd, select.POLLIN)
         poll.poll(self._until_due())
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup, 4096)
         for place in self._living():
-            self._note_ready(place)
+            place.hear()
+            if place.leaving and self._stop is _Stop.NO:
+                self._fill_anew(place)
         if not self._was_ready and self._stop is _Stop.NO and all(place.ready_at for place in self._places):
             self._was_ready = True
             self._on_ready()
@@ -183,15 +152,11 @@ class Master:
         due = min([*starts, self._kill_at])
         return None if due == _NEVER else max(0.0, due - time.monotonic()) * 1000 + 1
 
-    def _note_ready(self, place: _Place) -> None:
-        """Whether it has said that it is ready; its pipe is of no use after that, nor after its end."""
-        if place.pipe < 0:
-            return
-        with contextlib.suppress(BlockingIOError):
-            if os.read(place.pipe, 1):
-                place.ready_at = time.monotonic()
-            os.close(place.pipe)
-            place.pipe = -1
+    def _fill_anew(self, place: Place) -> None:
+        """It leaves, and may take its time: another starts at once; but not more than leave of as many as serve."""
+        if place in self._places and sum(other.role is place.role for other in self._leavers) < place.role.count:
+            log.info("%s (pid %d) leaves; another takes its place", place.name, place.pid)
+            self._leavers.append(place.hand_over())
 
     def _act_on_signals(self) -> None:
         while self._queue:
@@ -221,23 +186,39 @@ class Master:
             while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 place = by_pid.get(ended.si_pid)
                 if place is not None:
-                    _kill_group(place.pid)  # what it had started; while it is not reaped, nobody else can have its number
-                os.waitpid(ended.si_pid, 0)
+                    kill_group(place.pid)  # what it had started; while it is not reaped, nobody else can have its number
+                _, status, usage = os.wait4(ended.si_pid, 0)
                 if place is not None:
-                    self._has_ended(place, ended)
+                    self._has_ended(place, os.waitstatus_to_exitcode(status), usage.ru_maxrss)
 
-    def _has_ended(self, place: _Place, ended: os.waitid_result) -> None:
-        self._note_ready(place)
-        how, level = _describe(ended), logging.INFO if self._stop is not _Stop.NO else logging.WARNING
-        log.log(level, "%s (pid %d) ended: %s", place.name, place.pid, how)
-        if place.ready_at and time.monotonic() - place.ready_at >= STEADY:
+    def _has_ended(self, place: Place, code: int, max_rss: int) -> None:
+        """`code` as `subprocess` has it; `max_rss` in KiB."""
+        place.hear()
+        out_of_memory = self._oom_kills.again() and code == -signal.SIGKILL
+        left = code == 0 and place.ready_at > 0
+        level = logging.INFO if left or self._stop is not _Stop.NO else logging.WARNING
+        why = " (probably out of memory)" if out_of_memory else ""
+        log.log(level, "%s (pid %d) ended: %s%s, having taken %d MiB", place.name, place.pid, killed_by(code), why, peak(max_rss))
+        if self._run_dir is not None and code != 0 and self._stop is _Stop.NO:
+            self._leave_word(self._run_dir, place, {"killed_by": killed_by(code), "memory": peak(max_rss), "out_of_memory": out_of_memory})
+        if left or (place.ready_at and time.monotonic() - place.ready_at >= STEADY):
             place.failures = 0
-        self._put_off(place)
-        code = ended.si_status if ended.si_code == os.CLD_EXITED else 0
+        place.put_off()
+        if left:
+            place.failures = 0  # it left of its own accord, and so may the next one
+        if place in self._leavers:
+            self._leavers.remove(place)
         if code in (child.EXIT_SETTINGS, child.EXIT_NOT_BOOTED) and not self._was_ready and self._stop is _Stop.NO:
             log.error("%s could not start, for the reason above; ending", place.name)
             self._exit_code = code
             self._stop_at_least(_Stop.FAST)
+
+    def _leave_word(self, run_dir: Path, place: Place, end: dict[str, Any]) -> None:
+        """For whoever has to report its tasks."""
+        try:
+            leave_word(run_dir, place.name, place.pid, end)
+        except OSError as error:
+            log.error("cannot say how %s ended: %s", place.name, error)
 
     def _kill_overdue(self) -> None:
         if time.monotonic() >= self._kill_at:
@@ -247,21 +228,4 @@ class Master:
     def _kill_all(self) -> None:
         self._kill_at = _NEVER
         for place in self._living():
-            _kill_group(place.pid)
-
-
-def _name(role: Role, number: int) -> str:
-    return role.name if role.count == 1 and role.name == "gateway" else f"{role.name}-{number}"
-
-
-def _describe(ended: os.waitid_result) -> str:
-    if ended.si_code == os.CLD_EXITED:
-        return f"exit code {ended.si_status}"
-    return f"signal {ended.si_status}"
-
-
-def _kill_group(pid: int) -> None:
-    """The process that leads the group, and what it started; a fork that has not come to lead its group yet, alone."""
-    for kill in (os.kill, os.killpg):
-        with contextlib.suppress(ProcessLookupError):
-            kill(pid, signal.SIGKILL)
+            kill_group(place.pid)

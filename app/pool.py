@@ -6,6 +6,7 @@ a task goes to is in `app/places.py`; what a task becomes when its worker is gon
 
 import logging
 import time
+from functools import partial
 from typing import Any, Protocol
 
 import gevent
@@ -13,8 +14,9 @@ from gevent.event import Event as Signal
 
 from app.address import Address
 from app.client import TaskConnection
+from app.ends import Remains
 from app.errors import HandoffError, Unavailable
-from app.link import BUSY_FOR, Link, LinkConnection
+from app.link import BUSY_FOR, Link, LinkConnection, label_of
 from app.places import Places
 from app.pulse import Pulse
 from app.rundir import RunDirectory
@@ -67,7 +69,7 @@ class Pool:
     def start(self, listener: Listener) -> None:
         """Look for workers from now on."""
         self._listener = listener
-        pulse = Pulse(self.links, LEASE, self._silence_changed, self._give_up)
+        pulse = Pulse(self.links, LEASE, self._silence_changed, partial(self._give_up, silent=True))
         self._greenlets.append(gevent.spawn(pulse.run))
         for link in self.links.values():
             self._greenlets.append(gevent.spawn(self._find_again, link))
@@ -75,12 +77,13 @@ class Pool:
             self._greenlets.append(gevent.spawn(self._look, self._rundir))
         self._greenlets += [gevent.spawn(self._dial, address) for address in self._addresses]
 
-    def remember(self, instance: str) -> Link:
+    def remember(self, label: str) -> Link:
         """A worker that an earlier process sent tasks to: it is looked for, and given up where it is not found."""
-        link = self.links.get(instance)
+        link = self.links.get(label.partition(" ")[0])
         if link is None:
-            link = self.links[instance] = Link(instance, local=self._rundir is not None)
+            link = Link(label, local=self._rundir is not None)
             link.lost_at = time.monotonic()
+            self.links[link.instance] = link
         return link
 
     def stop(self) -> None:
@@ -89,6 +92,7 @@ class Pool:
         for link in self.links.values():
             if link.connection is not None:
                 link.connection.close()
+        self.links.clear()  # nobody is to be found again
 
     def met_links(self) -> list[Link]:
         """Those that were met and not given up, by name."""
@@ -98,6 +102,12 @@ class Pool:
         """It had no slot after all; leave it alone for a moment."""
         link.resting = True
         self._loop.timer(BUSY_FOR).start(self._rested, link)
+
+    def leaving(self, link: Link) -> None:
+        """It takes nothing more; what it has it still reports."""
+        log.info("link-leaving: %s, with %d tasks", link.name, len(link.tasks))
+        link.leave()
+        self._count()
 
     def catalogue(self) -> list[dict[str, Any]]:
         """Every function that some link offers, by name."""
@@ -113,7 +123,7 @@ class Pool:
         self._listener.on_room()
 
     def _count(self, met: Link | None = None) -> None:
-        self.places.count([link for link in self.links.values() if link.connection is not None and not link.stale])
+        self.places.count([link for link in self.links.values() if link.can_be_sent_to])
         if met is not None:
             self.places.take_back(met)  # before its free slots are given away
         self._room()
@@ -161,8 +171,8 @@ class Pool:
             return
         gevent.sleep(LEASE)
         if link.remembered:
-            link.end = f"was not found again within {LEASE:g} s"
-            self._give_up(link)
+            link.remains = Remains(f"was not found again within {LEASE:g} s")
+            self._give_up(link, silent=True)
 
     def _keep(self, link: Link, address: Address) -> None:
         """Read what it says, and find it again when its connection is lost, until it is given up."""
@@ -199,7 +209,7 @@ class Pool:
             gevent.sleep(_LOOK_SOON)
 
     def _met_at(self, address: Address) -> int:
-        return sum(link.address == address and link.connection is not None for link in self.links.values())
+        return sum(link.address == address and link.connection is not None and not link.leaving for link in self.links.values())
 
     def _meet(self, address: Address, local: bool) -> Link | None:
         """Connect and ask who is there; None where that is somebody already met. Raises `Unavailable`."""
@@ -212,7 +222,7 @@ class Pool:
                 connection.close()
                 return None
             met = link is None or (link.remembered and not local)
-            link = link or Link(instance, local)
+            link = link or Link(label_of(description), local)
             link.describe(description)
         except (KeyError, TypeError) as error:
             connection.close()
@@ -261,12 +271,16 @@ class Pool:
             gevent.spawn(self._keep, link, address)
         return False
 
-    def _give_up(self, link: Link) -> None:
+    def _give_up(self, link: Link, silent: bool = False) -> None:
         if self.links.get(link.instance) is not link:
             return
-        log.warning("link-gone: %s %s, with %d tasks", link.name, link.end, len(link.tasks))
-        if link.local and self._rundir is not None:
-            link.last_words = self._rundir.last_words(link.short_name, link.pid)
+        if link.local and self._rundir is not None and not silent:
+            link.look_back(self._rundir)
+            if self.links.get(link.instance) is not link:
+                return
+        log.log(
+            logging.WARNING if link.tasks else logging.INFO, "link-gone: %s %s, with %d tasks", link.name, link.remains.how, len(link.tasks)
+        )
         del self.links[link.instance]
         if link.connection is not None:
             link.connection.close()

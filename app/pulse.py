@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 
+from app.ends import Remains
 from app.link import Link
 
 log = logging.getLogger(__name__)
@@ -47,5 +48,5 @@ class Pulse:
             log.log(logging.WARNING if link.stale else logging.INFO, "link-%s: %s", "silent" if link.stale else "answers", link.name)
             self._changed(link)
         if link.asked_at and now - link.asked_at > self._lease:
-            link.end = f"has not answered for {self._lease:g} s"
+            link.remains = Remains(f"has not answered for {self._lease:g} s")
             self._give_up(link)

@@ -8,6 +8,7 @@ import logging
 
 from app.journal import Journal
 from app.ledger import Ledger
+from app.link import Link
 from app.pool import Pool
 from app.task import Task
 
@@ -17,21 +18,20 @@ log = logging.getLogger(__name__)
 def recover(journal: Journal, ledger: Ledger, pool: Pool) -> None:
     """Take up all that is not over; blocks while it is read."""
     found = journal.unfinished()
-    for task, instance in found:
+    for task, worker in found:
         ledger.live[task.key] = task
         task.cancelling = task.ends_with_client  # whoever submitted it was connected to the process that is gone
-        if instance:
-            _claim(task, pool, instance)
+        if worker:
+            _claim(task, pool.remember(worker))
         elif not task.cancelling or not ledger.cancel_queued(task):
             ledger.restore(task)
     if found:
-        sent = sum(bool(instance) for _, instance in found)
-        workers = len({instance for _, instance in found} - {""})
+        sent = sum(bool(worker) for _, worker in found)
+        workers = len({worker for _, worker in found} - {""})
         log.info("recovered: %d tasks, of which %d wait and %d were sent to %d workers", len(found), len(found) - sent, sent, workers)
 
 
-def _claim(task: Task, pool: Pool, instance: str) -> None:
-    link = pool.remember(instance)
+def _claim(task: Task, link: Link) -> None:
     link.tasks[task.id] = task
     task.link = link
     task.sent = True

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 from app import wire
-from app.errors import Crashed, HandoffError, Interrupted
+from app.errors import Crashed, HandoffError, Interrupted, TimedOut
 from app.ledger import Ledger
 from app.link import Link, LinkConnection
 from app.messages import EVENTS, FINAL_EVENTS, MAX_DELAY, Event, State, read_event
@@ -53,7 +53,7 @@ class Reports:
     def on_gone(self, link: Link) -> None:
         """Nobody can be asked any more: what was sent is interrupted or tried again, what was not is placed anew."""
         for task in list(link.tasks.values()):
-            self._lost(task, link, f"{link.name} {link.end}")
+            self._lost(task, link, f"{link.name} {link.remains.how}")
 
     def _event(self, connection: LinkConnection, task_id: str, event: Event | None, seq: int, attempt: int, line: bytes) -> None:
         task = connection.link.tasks.get(task_id)
@@ -61,6 +61,7 @@ class Reports:
             if task is not None and task.attempt == attempt:
                 self._ledger.put_back(task)
             return
+        after = _after(line, task) if event is Event.RETRYING and task is not None else 0.0  # first: a line that is no JSON changes nothing
         if task is None or event is None or task.attempt != attempt or seq <= task.seq or not task.advance(event):
             log.warning("report-refused: %s", line[:100].decode("ascii", "replace"), extra={"task": task_id})
             self._ledger.note(connection)
@@ -72,9 +73,11 @@ class Reports:
             task.progress = line
         self._ledger.said(task, seq, line, final, connection)
         if event is Event.RETRYING:
-            self._ledger.retry_later(task, _after(line, task))
+            self._ledger.retry_later(task, after)
 
     def _other(self, link: Link, message: dict[str, Any]) -> None:
+        if "leaving" in message:
+            self._pool.leaving(link)
         if "pong" in message:
             link.answered(message)
         if "error" not in message or "id" not in message:
@@ -94,8 +97,10 @@ class Reports:
         if not task.sent:
             self._ledger.put_back(task)
             return
-        details = {"stack": link.last_words} if link.last_words else {}
-        if task.attempts == 1:
+        details, overrun = link.remains.details, link.remains.overrun
+        if overrun is not None and (overrun.journal, overrun.id, overrun.attempt) == (self._ledger.journal.id, task.id, task.attempt):
+            self._end(task, Event.TIMED_OUT, TimedOut(f"over its hard limit of {overrun.limit:g} s; its process was ended", **details))
+        elif task.attempts == 1:
             why = f"{why}; it may or may not have taken effect, and is not declared retryable"
             self._end(task, Event.INTERRUPTED, Interrupted(why, **details))
         elif task.attempt >= task.attempts:

@@ -1,10 +1,13 @@
-"""The run directory: where local workers are met, each at a unix socket named by its instance. No lines are read or written here."""
+"""The run directory: where local workers are met, each at a unix socket named by its instance. No lines are read or written here.
+
+What is left there of a worker that is gone is in `app/ends.py`."""
 
 import contextlib
 import fcntl
 import os
 import re
 import socket
+import struct
 from pathlib import Path
 
 from app.address import Address
@@ -12,12 +15,8 @@ from app.errors import SettingsError
 
 _SOCKET_NAME = re.compile(r"worker-([0-9a-f]{32})\.sock\Z")
 _BACKLOG = 16
-_MOST_WORDS = 4096
-
-
-def stack_name(name: str, pid: int) -> str:
-    """The file in the run directory that a worker's watchdog writes the last stack to."""
-    return f"{name}-{pid}.stack"
+_LOCK = "master.lock"
+_FLOCK = "hh4xqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 def lock(path: Path) -> int:
@@ -26,7 +25,7 @@ def lock(path: Path) -> int:
 
     A lock of the process, not of the file: the children that it forks do not hold it.
     """
-    descriptor = os.open(path / "master.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -62,15 +61,17 @@ class RunDirectory:
         """The instances that have a socket here; one that was killed leaves its socket behind."""
         return {found.group(1) for name in os.listdir(self._fd) if (found := _SOCKET_NAME.match(name))}
 
-    def last_words(self, name: str, pid: int) -> str:
-        """The stack that a worker wrote when its watchdog ended it, at most `_MOST_WORDS` bytes of it; nothing where it did not. Once."""
-        path = self.path / stack_name(name, pid)
+    def has_master(self) -> bool:
+        """Whether a master runs here, who leaves word of how a worker ended."""
         try:
-            words = path.read_bytes()[:_MOST_WORDS].decode(errors="replace")
-            path.unlink()
+            descriptor = os.open(_LOCK, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._fd)
         except FileNotFoundError:
-            return ""
-        return words
+            return False
+        try:
+            asked = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+        finally:
+            os.close(descriptor)
+        return bool(struct.unpack(_FLOCK, asked)[0] != fcntl.F_UNLCK)
 
     def forget(self, instance: str) -> None:
         """Remove the socket of a worker that is gone, or is leaving."""

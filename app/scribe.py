@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 TIDY_EVERY = 1.0
 """Seconds between two looks at what else is to be done, and whether a full disk has room again."""
 
-APPLY_AT = 3000
-"""Rows in the log past which they are brought into the tables."""
+QUIET_FOR = 0.2
+"""Seconds without a transaction after which there is time for what can wait."""
 
 _start_native_thread = get_original("_thread", "start_new_thread")
 _NativeQueue = get_original("queue", "SimpleQueue")
@@ -60,14 +60,16 @@ class Scribe:
         """Open the journal; blocks this greenlet. Raises `SettingsError` where it cannot be opened."""
         self.full = False
         self._closed = False
+        self._wrote_at = 0.0
         self._on_room = on_room
+        self._path = data_dir / "journal.db"
         self._reserve = Reserve(data_dir / "journal.reserve")
         self._jobs: Any = _NativeQueue()
         self._told: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._wake_hub: Any = gevent.get_hub().loop.async_()
         self._wake_hub.start(self._hear)
         opened: AsyncResult[Store] = AsyncResult()
-        _start_native_thread(self._work, (partial(Store, data_dir / "journal.db", durability, retention), opened))
+        _start_native_thread(self._work, (partial(Store, self._path, durability, retention), opened))
         self.store = opened.get()
 
     def write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
@@ -88,7 +90,10 @@ class Scribe:
         closed: AsyncResult[None] = AsyncResult()
         self._closed = True  # nothing comes after this
         self._jobs.put(partial(self._answer, self.store.close, closed))
-        closed.get()
+        try:
+            closed.get()
+        except DiskFull:
+            log.warning("journal-full: it is closed as it is; what is in its log is read at the next start")
         self._jobs.put(None)
         self._wake_hub.close()
 
@@ -122,10 +127,18 @@ class Scribe:
         except BaseException as error:  # noqa: BLE001 - raised again by the greenlet that waits
             self._tell(opened.set_exception, error)
             return
+        try:
+            self._do_jobs()
+        except BaseException:  # without this thread nothing would ever be accepted, nor said, again
+            log.critical("journal-broken: this process ends", exc_info=True)
+            flush()
+            os._exit(EXIT_JOURNAL)
+
+    def _do_jobs(self) -> None:
         tidy_at = time.monotonic() + TIDY_EVERY
         while (job := self._next(tidy_at)) is not None:
             job()
-            if time.monotonic() >= tidy_at:
+            if time.monotonic() >= tidy_at and not self._closed:
                 self._tidy()
                 tidy_at = time.monotonic() + TIDY_EVERY
 
@@ -158,6 +171,9 @@ class Scribe:
         return open_store()
 
     def _write(self, page: Page, done: Callable[[frozenset[int], DiskFull | None], None]) -> None:
+        if not self._reserve.taken:  # what is left of the room is for what runs
+            self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
+            return
         try:
             known = self.store.write(page.new(), page.changes(), page.events())
         except sqlite3.Error as error:
@@ -166,24 +182,44 @@ class Scribe:
             self._write_what_runs(page, partial(done, page.refuse(), DiskFull()))
         else:
             self._tell(done, known, None)
-            if self.store.behind > APPLY_AT:
-                self._apply()
+            self._wrote_at = time.monotonic()
+            self._settle()
+
+    def _settle(self) -> None:
+        """What is written is safe already, whatever comes of this."""
+        try:
+            self.store.settle()
+        except sqlite3.Error as error:
+            self._has_failed_to_apply(error)
 
     def _apply(self) -> None:
         """What is in the log already is safe, whatever comes of this."""
         try:
             self.store.apply()
         except sqlite3.Error as error:
+            self._has_failed_to_apply(error)
+
+    def _has_failed_to_apply(self, error: sqlite3.Error) -> None:
+        self._end_unless_full(error)
+        self._tell(self._has_no_room)
+        self._reserve.free()
+        self._apply_in_reserve()
+
+    def _apply_in_reserve(self) -> None:
+        """At once, before anything else takes the room: then SQLite's own log begins anew, and has room itself."""
+        try:
+            self._fold_if_it_fits()
+            self.store.apply()
+            self._fold_if_it_fits()
+        except sqlite3.Error as error:
             self._end_unless_full(error)
-            self._tell(self._has_no_room)
-            self._reserve.free()
 
     def _write_what_runs(self, page: Page, done: Callable[[], None]) -> None:
         """In the room that was kept aside, or as soon as there is some."""
         self._reserve.free()
         try:
-            self.store.fold()
-            self.store.write((), page.changes(), page.events())
+            self._fold_if_it_fits()
+            self.store.write((), page.changes(), page.events(), alone=True)
         except sqlite3.Error as error:
             self._end_unless_full(error)
             self._tell(self._try_again, partial(self._write_what_runs, page, done))
@@ -191,17 +227,24 @@ class Scribe:
             self._tell(done)
 
     def _tidy(self) -> None:
-        """Now and then: bring everything up to date, and see whether a full disk has room again."""
-        self._apply()
+        """Now and then: bring everything up to date where nothing else is to be done (else it goes along piece by piece), or see whether a
+        full disk has room again; until then the room is for what runs alone."""
         if self._reserve.taken:
+            if time.monotonic() - self._wrote_at > QUIET_FOR:
+                self._apply()
             return
         try:
-            self.store.fold()
+            self._fold_if_it_fits()
         except sqlite3.Error as error:
             self._end_unless_full(error)
         else:
             if self._reserve.take():
                 self._tell(self._has_room)
+
+    def _fold_if_it_fits(self) -> None:
+        """Where it does not, the file would grow into the room that what runs is to be written in, and nothing would be gained."""
+        if self._reserve.holds(self._path, self.store.size()):
+            self.store.fold()
 
     def _answer(self, question: Callable[[], Any], answer: Any) -> None:
         try:

@@ -25,6 +25,7 @@ from app.kinds import (
     POSITIVE,
     SECONDS,
     SIZE,
+    SIZE_OR_NONE,
     SOME_SECONDS,
     SWITCH,
     TEXT,
@@ -63,6 +64,8 @@ class Settings:
     max_unfinished: int
     max_queue: int
     hang_limit: float
+    max_tasks: int
+    max_memory: int
     tracebacks: bool
     log_level: str
     smtp_url: str
@@ -139,6 +142,8 @@ TABLE = (
     Setting("max_unfinished", POSITIVE, "2000", "unfinished tasks a connection, or over HTTP an address"),
     Setting("max_queue", POSITIVE, "100000", "tasks that may wait in the gateway"),
     Setting("hang_limit", SOME_SECONDS, "30", "a process whose event loop is held that long is ended"),
+    Setting("max_tasks", COUNT, "0", "tasks after which a worker process is replaced by a fresh one; 0: no limit"),
+    Setting("max_memory", SIZE_OR_NONE, "0", "memory (RSS) past which a worker process is replaced by a fresh one; 0: no limit"),
     Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
     Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),

@@ -8,27 +8,43 @@ writes up to `MOST` rows, because a thread beside a busy event loop waits for th
 import os
 import sqlite3
 import time
-import uuid
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import ujson
 
+from app import meta
 from app.errors import SettingsError
+from app.holdings import FOLD_AT, fold_at
 from app.journal import LOOKED_AT, Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
-from app.tables import KNOWN, LISTED, LOG_IF_NEW, LOOKED_TO, SCHEMA, UNFINISHED, VERSION, Pending, Row, task_of, which, whose
-from app.task import Key, describe
+from app.pending import MOST, Applying, Pending, as_text, chunks, without
+from app.tables import (
+    KNOWN,
+    LISTED,
+    LOG_IF_NEW,
+    LOOKED_TO,
+    SCHEMA,
+    UNFINISHED,
+    VERSION,
+    Row,
+    entry_of,
+    power_of_two,
+    task_of,
+    which,
+    whose,
+    with_rows,
+)
+from app.task import Key
 
-MOST = 1024
-"""Rows that one statement writes at most."""
+APPLY_AT = 8000
+"""Rows in the log past which they begin to be brought into the tables."""
 
 SWEPT_AT_ONCE = 500
 _CACHE_KIB = 16 * 1024
-_WAL_PAGES = 2000
 _CONFIRM = {"full": "FULL", "normal": "NORMAL"}
 
 
@@ -37,22 +53,32 @@ class Store:
 
     def __init__(self, path: Path, durability: str, retention: float) -> None:
         """Open it, or make it. Raises `SettingsError` where it cannot be used, `sqlite3.Error` where the disk is full or fails."""
+        self._path = path
         self._retention = retention
         self._confirm = _CONFIRM[durability]
         self._pending = Pending()
+        self._applying: Applying | None = None
         self._swept_to = 0
         self._sweep_at = 0.0
+        self._unfolded = 0
+        self._fold_at = fold_at(path.parent)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         os.chmod(path, 0o600)
         try:
+            self._open(path)
+        except BaseException:
+            self._db.close()  # or whoever tries again would find it locked
+            raise
+
+    def _open(self, path: Path) -> None:
+        try:
             self._prepare()
         except sqlite3.DatabaseError as error:
-            self._db.close()
             if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_BUSY):
                 raise SettingsError(f"--data-dir: {path} cannot be used as a journal: {error}; move it away to begin a new one") from None
             raise
-        self.id = self._meta("id", uuid.uuid4().hex)
-        self.base = self._set_clock()
+        self.id = meta.name(self._db)
+        self.base = meta.clock(self._db)
         self.apply()
         self.fold()  # what an earlier process wrote before a failed fsync is written anew
         (last,) = self._db.execute("SELECT coalesce(max(n), 0) FROM tasks").fetchone()
@@ -64,7 +90,7 @@ class Store:
         run("PRAGMA journal_mode=WAL")
         run(f"PRAGMA synchronous={self._confirm}")
         run(f"PRAGMA cache_size=-{_CACHE_KIB}")
-        run(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+        run("PRAGMA wal_autocheckpoint=0")  # `settle` does it instead
         (version,) = run("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise SettingsError("--data-dir: its journal was made by a later version; run that one, or move the journal away")
@@ -73,88 +99,128 @@ class Store:
         for (rows,) in run("SELECT rows FROM log ORDER BY number"):
             self._pending.add(*ujson.loads(rows))
 
-    def _meta(self, name: str, default: Any) -> Any:
-        self._db.execute("INSERT OR IGNORE INTO meta VALUES(?, ?)", (name, default))
-        return self._db.execute("SELECT value FROM meta WHERE name=?", (name,)).fetchone()[0]
-
-    def _set_clock(self) -> float:
-        """Within one boot of the machine the clock goes on as it was; after another it begins with the time of day."""
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        if self._meta("boot", boot) != boot:
-            self._db.execute("DELETE FROM meta WHERE name IN ('boot', 'base')")
-            self._meta("boot", boot)
-        return float(self._meta("base", time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)))
-
     def now(self) -> float:
         """As `Journal.now`."""
         return self.base + time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
-        """One transaction, in the log alone; the orders of the tasks that were not taken, because their keys are known: nothing is written
-        of these. Raises `sqlite3.Error`, and then nothing is written."""
-        refused = _NOBODY
-        if not self._log_if_new(tasks, changes, events):
-            refused = self._known(tasks)
-            tasks, changes, events = ([row for row in rows if row[0] not in refused] for rows in (tasks, changes, events))
-            self._db.execute("INSERT INTO log(rows) VALUES(?)", (_text(tasks, changes, events),))
-        self._pending.add(tasks, changes, events)
+    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row], alone: bool = False) -> frozenset[int]:
+        """One transaction; the orders of the tasks that were not taken, because their keys are known: nothing is written of these. What
+        is new goes into the log; a piece of what was there before goes along into the tables, unless it is to be `alone`. Raises
+        `sqlite3.Error`, and then nothing is written."""
+        if self._applying is None or alone:
+            refused = self._log(tasks, changes, events)
+        else:
+            with self._transaction():
+                refused = self._log(tasks, changes, events)
+                self._apply_piece(self._applying, self._applying.done)
+            self._applying = self._applying.after_one()
+        self._pending.add(*without(refused, tasks, changes, events))
+        if self._applying is None and self._pending.size > APPLY_AT:
+            self._applying = self._turn_over()
+        return refused
+
+    def _log(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
+        if self._log_if_new(tasks, changes, events):
+            return _NOBODY
+        refused = self._known(tasks)
+        text = as_text(*without(refused, tasks, changes, events))
+        self._db.execute("INSERT INTO log(rows) VALUES(?)", (text,))
+        self._unfolded += len(text)
         return refused
 
     def _log_if_new(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> bool:
         """In one statement, whether the keys are new and the row; False, and nothing is written, where one may be known."""
         keys = {row[1] for row in tasks}
-        if len(keys) < len(tasks) or len(keys) > MOST or not keys.isdisjoint(self._pending.keys):
+        if len(keys) < len(tasks) or len(keys) > MOST or any(map(self._waits, keys)):
             return False
-        size = _power(len(keys))
-        values = [_text(tasks, changes, events), *keys, *[None] * (size - len(keys))]
-        return self._db.execute(_with_rows(LOG_IF_NEW, 1, size), values).rowcount == 1
+        size = power_of_two(len(keys))
+        text = as_text(tasks, changes, events)
+        values = [text, *keys, *[None] * (size - len(keys))]
+        if self._db.execute(with_rows(LOG_IF_NEW, 1, size), values).rowcount != 1:
+            return False
+        self._unfolded += len(text)
+        return True
+
+    def _waits(self, key: Key) -> bool:
+        """Whether a task of this key is in the log, and perhaps not in the tables."""
+        return key in self._pending.keys or (self._applying is not None and key in self._applying.pending.keys)
 
     def _known(self, tasks: Sequence[Row]) -> frozenset[int]:
         keys = {row[1]: row[0] for row in reversed(tasks)}  # of two of one key, the first counts
-        known = {row[0] for row in tasks if keys[row[1]] != row[0] or row[1] in self._pending.keys}
-        for chunk in _chunks([(key,) for key in keys]):
+        known = {row[0] for row in tasks if keys[row[1]] != row[0] or self._waits(row[1])}
+        for chunk in chunks([(key,) for key in keys]):
             known.update(keys[key] for (key,) in self._run(KNOWN, 1, chunk))
         return frozenset(known)
 
-    @property
-    def behind(self) -> int:
-        """How many rows are in the log and not in the tables."""
-        return self._pending.size
+    def _turn_over(self) -> Applying:
+        """What is in the log by now begins to go into the tables."""
+        (upto,) = self._db.execute("SELECT coalesce(max(number), 0) FROM log").fetchone()
+        pending, self._pending = self._pending, Pending()
+        return Applying(pending, upto, pending.pieces(), 0)
 
     def apply(self) -> None:
-        """Bring what is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
+        """Bring all that is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
 
         No fsync: where this is lost in a power cut, the log is there, and is applied again."""
-        if not self._pending.size and self.now() < self._sweep_at:
+        if self._applying is None and not self._pending.size and self.now() < self._sweep_at:
             return
-        pending = self._pending
         self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            while self._applying is not None or self._pending.size:
+                self._apply_rest()
+            with self._transaction():
+                self._sweep(SWEPT_AT_ONCE)
+        finally:
+            self._db.execute(f"PRAGMA synchronous={self._confirm}")
+
+    def _apply_rest(self) -> None:
+        applying = self._applying = self._applying or self._turn_over()
+        with self._transaction():
+            for number in range(applying.done, len(applying.pieces)):
+                self._apply_piece(applying, number)
+        self._applying = None
+
+    def _apply_piece(self, applying: Applying, number: int) -> None:
+        """Written twice, where the process is killed before all of them are, it comes to the same. With the last, the log is emptied."""
+        self._run(*applying.pieces[number])
+        if number == len(applying.pieces) - 1:
+            self._sweep(SWEPT_AT_ONCE + 2 * len(applying.pending.keys))  # more than came, so that it keeps up
+            self._db.execute("DELETE FROM log WHERE number <= ?", (applying.upto,))
+
+    def settle(self) -> None:
+        """After a transaction: keep SQLite's own log short, and ours too where there is little room. SQLite would do it by itself, but say
+        nothing of an fsync that fails there. Raises `sqlite3.Error`; what was written is safe."""
+        if self._unfolded <= self._fold_at:
+            return
+        if self._fold_at == FOLD_AT:
+            self.apply()
+        self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        self._unfolded = 0
+        self._fold_at = fold_at(self._path)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._db.execute("BEGIN")
         try:
-            for statement, columns, rows in pending.writes():
-                for chunk in _chunks(rows):
-                    self._run(statement, columns, chunk)
-            self._sweep(SWEPT_AT_ONCE + 2 * len(pending.keys))  # more than came, so that it keeps up
-            self._db.execute("DELETE FROM log")
+            yield
             self._db.execute("COMMIT")
         except BaseException:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
-        finally:
-            self._db.execute(f"PRAGMA synchronous={self._confirm}")
-        self._pending = Pending()
 
     def _run(self, statement: str, columns: int, rows: Sequence[Row]) -> sqlite3.Cursor:
         """The number of rows in a statement is a power of two, so that there are few of them to prepare."""
-        size = _power(len(rows))
+        size = power_of_two(len(rows))
         values = [*chain.from_iterable(rows), *[None] * (columns * (size - len(rows)))]
-        return self._db.execute(_with_rows(statement, columns, size), values)
+        return self._db.execute(with_rows(statement, columns, size), values)
 
     def read(self, key: Key, after: int, most: int) -> Stored | None:
         """As `Journal.read`."""
-        self.apply()
-        found = self._db.execute("SELECT n, function, args, finished IS NOT NULL, position FROM tasks WHERE key=?", (key,)).fetchone()
+        found = self._find(key)
+        if self._waits(key) or (found is not None and self._changes(found[0])):
+            self.apply()
+            found = self._find(key)
         if found is None:
             return None
         n, function, args, final, position = found
@@ -164,6 +230,13 @@ class Store:
         )
         return Stored(function, args.encode(), bool(final), [*first, *((seq, line.encode(), bool(last)) for seq, line, last in events)])
 
+    def _find(self, key: Key) -> Any:
+        return self._db.execute("SELECT n, function, args, finished IS NOT NULL, position FROM tasks WHERE key=?", (key,)).fetchone()
+
+    def _changes(self, order: int) -> bool:
+        """Whether the log has more of this task than the tables."""
+        return self._pending.has(order) or (self._applying is not None and self._applying.pending.has(order))
+
     def recent(self, owner: str, limit: int, wanted: Wanted, ahead: float) -> Listed:
         """As `Journal.recent`; where a task stands that is not over, is known better in memory."""
         self.apply()
@@ -171,7 +244,7 @@ class Store:
         further, more = which(wanted)
         values.append(wanted.before)
         rows = self._db.execute(LISTED.format(index, condition, further), (*values, LOOKED_AT, *more, limit)).fetchall()
-        entries = [_entry(row, ahead, wanted) for row in rows]
+        entries = [entry_of(row, ahead, wanted) for row in rows]
         if len(rows) == limit:
             return Listed(entries, rows[-1][6])
         last = self._db.execute(LOOKED_TO.format(index, condition), (*values, LOOKED_AT - 1)).fetchone()
@@ -200,40 +273,21 @@ class Store:
             self._swept_to = 0
             self._sweep_at = now + min(max(self._retention / 100, 0.2), 60.0)
 
+    def size(self) -> int:
+        """Bytes that the file has once it is folded."""
+        return int(self._db.execute("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").fetchone()[0])
+
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._unfolded = 0
 
     def close(self) -> None:
-        """Close the file, with everything in its tables."""
-        self.apply()
-        self._db.close()
-
-
-def _entry(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
-    key, function, state, seq, attempt, accepted, n, finished, args = row
-    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
-    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
-
-
-def _chunks(rows: Sequence[Row]) -> Iterable[Sequence[Row]]:
-    if len(rows) <= MOST:
-        return (rows,) if rows else ()
-    return (rows[start : start + MOST] for start in range(0, len(rows), MOST))
-
-
-def _power(count: int) -> int:
-    return 1 << (count - 1).bit_length() if count else 1
-
-
-def _text(tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> str:
-    return ujson.dumps((tasks, changes, events), ensure_ascii=False)
-
-
-@cache
-def _with_rows(statement: str, columns: int, count: int) -> str:
-    row = f"({','.join('?' * columns)})"
-    return statement.format(",".join([row] * count))
+        """Close the file, with everything in its tables; where that cannot be, it is in the log."""
+        try:
+            self.apply()
+        finally:
+            self._db.close()
 
 
 _NOBODY: frozenset[int] = frozenset()

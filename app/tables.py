@@ -3,12 +3,14 @@
 Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs says nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
+
+import ujson
 
 from app.journal import Unfinished, Wanted
 from app.messages import State, Submit
-from app.task import Key, Task
+from app.task import Task, describe
 
 VERSION = 1
 SCHEMA = """
@@ -16,7 +18,7 @@ CREATE TABLE meta(name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE log(number INTEGER PRIMARY KEY, rows TEXT NOT NULL);
 CREATE TABLE tasks(
     n INTEGER PRIMARY KEY, key TEXT NOT NULL, owner TEXT NOT NULL, state TEXT NOT NULL, finished REAL, attempt INTEGER NOT NULL,
-    seq INTEGER NOT NULL, instance TEXT NOT NULL, dispatch INTEGER NOT NULL, due REAL NOT NULL, accepted REAL NOT NULL,
+    seq INTEGER NOT NULL, worker TEXT NOT NULL, dispatch INTEGER NOT NULL, due REAL NOT NULL, accepted REAL NOT NULL,
     flags INTEGER NOT NULL, priority INTEGER NOT NULL, position INTEGER NOT NULL, attempts INTEGER NOT NULL, backoff REAL NOT NULL,
     function TEXT NOT NULL, args TEXT NOT NULL);
 CREATE UNIQUE INDEX by_key ON tasks(key);
@@ -24,12 +26,12 @@ CREATE INDEX by_owner ON tasks(owner, n) WHERE owner <> '';
 CREATE INDEX unfinished ON tasks(n) WHERE finished IS NULL;
 CREATE TABLE events(n INTEGER, seq INTEGER, final INTEGER NOT NULL, line TEXT NOT NULL, PRIMARY KEY(n, seq)) WITHOUT ROWID;
 """
-INSERT = "INSERT INTO tasks SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
+INSERT = "INSERT OR REPLACE INTO tasks SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 UPDATE = (
-    "UPDATE tasks SET state=column2, finished=column3, attempt=column4, seq=column5, instance=column6, dispatch=column7, due=column8 "
+    "UPDATE tasks SET state=column2, finished=column3, attempt=column4, seq=column5, worker=column6, dispatch=column7, due=column8 "
     "FROM (VALUES {}) WHERE n=column1"
 )
-EVENTS = "INSERT INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
+EVENTS = "INSERT OR REPLACE INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 LOG_IF_NEW = "INSERT INTO log(rows) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key IN (VALUES {}))"
 KNOWN = "SELECT key FROM tasks WHERE key IN (VALUES {})"
 LISTED = (
@@ -38,7 +40,7 @@ LISTED = (
 )
 LOOKED_TO = "SELECT n FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT 1 OFFSET ?"
 UNFINISHED = (
-    "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), instance, "
+    "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), worker, "
     "dispatch, due, accepted, flags, priority, position, attempts, backoff, function, args, seq "
     "FROM tasks WHERE finished IS NULL ORDER BY n"
 )
@@ -57,8 +59,8 @@ def task_row(task: Task, ahead: float, finished: float | None) -> Row:
 
 def change_row(task: Task, finished: float | None) -> Row:
     """What of a task changes, as it stands."""
-    instance = "" if task.link is None else task.link.instance
-    return (task.order, task.state.value, finished, task.attempt, task.seq, instance, task.dispatch, task.due)
+    worker = "" if task.link is None else task.link.label
+    return (task.order, task.state.value, finished, task.attempt, task.seq, worker, task.dispatch, task.due)
 
 
 def whose(owner: str, wanted: Wanted) -> tuple[str, str, list[Any]]:
@@ -83,50 +85,35 @@ def which(wanted: Wanted) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), values
 
 
-class Pending:
-    """What is in the log and not in the tables yet, as it stands by now. `keys` are those of the new tasks."""
-
-    def __init__(self) -> None:
-        self.keys: set[Key] = set()
-        self._tasks: dict[int, Row] = {}
-        self._changes: dict[int, Row] = {}
-        self._events: list[Row] = []
-
-    @property
-    def size(self) -> int:
-        """In rows."""
-        return len(self._tasks) + len(self._changes) + len(self._events)
-
-    def add(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> None:
-        """One more transaction."""
-        for row in tasks:
-            self._tasks[row[0]] = row
-            self.keys.add(row[1])
-        for change in changes:
-            new = self._tasks.get(change[0])
-            if new is None:
-                self._changes[change[0]] = change
-            else:
-                self._tasks[change[0]] = (*new[:3], *change[1:], *new[10:])
-        self._events += events
-
-    def writes(self) -> Iterator[tuple[str, int, Sequence[Row]]]:
-        """The statements, with their columns and rows."""
-        yield INSERT, 18, list(self._tasks.values())
-        yield UPDATE, 8, list(self._changes.values())
-        yield EVENTS, 4, self._events
+def entry_of(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
+    """A task as it is listed, from its row as LISTED selects it."""
+    key, function, state, seq, attempt, accepted, n, finished, args = row
+    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
+    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
 
 
 def task_of(row: Row, ahead: float) -> Unfinished:
     """A task from its row, as UNFINISHED selects it."""
-    n, key, owner, state, attempt, seq, instance, dispatch, due, accepted, flags, priority, position, attempts, backoff = row[:15]
+    n, key, owner, state, attempt, seq, worker, dispatch, due, accepted, flags, priority, position, attempts, backoff = row[:15]
     function, args, moved_at = row[15:]
     task_id = key.partition(" ")[0]
     ends_with_client = bool(flags & _ENDS_WITH_CLIENT)
     submit = Submit(task_id, function, None, bool(flags & _FINAL_ONLY), priority, cancel_on_disconnect=ends_with_client)
     task = Task(owner, owner, submit, args.encode(), n)
-    task.state = State.RUNNING if instance and seq > moved_at else State(state)
+    task.state = State.RUNNING if worker and seq > moved_at else State(state)
     task.seq = task.kept = seq
     task.attempt, task.attempts, task.backoff, task.position = attempt, attempts, backoff, position
     task.dispatch, task.due, task.accepted_at = dispatch, due, accepted + ahead
-    return task, instance
+    return task, worker
+
+
+@cache
+def with_rows(statement: str, columns: int, count: int) -> str:
+    """The statement for so many rows of so many columns."""
+    row = f"({','.join('?' * columns)})"
+    return statement.format(",".join([row] * count))
+
+
+def power_of_two(count: int) -> int:
+    """The number of rows that a statement is made for, so that there are few of them to prepare."""
+    return 1 << (count - 1).bit_length() if count else 1

@@ -35,7 +35,7 @@ class Section:
     raw: Sequence[dict[str, Any]] = ()
 
     def __str__(self) -> str:
-        parts = [self.title, "", *_columns(self.rows), ""]
+        parts = [self.title, "", *columns(self.rows), ""]
         if self.remarks:
             parts += [*self.remarks, ""]
         return "\n".join([*parts, *(str(target) for target in self.targets), ""])
@@ -46,7 +46,8 @@ class Section:
         return {"title": self.title, "targets": targets, "remarks": list(self.remarks), "raw": list(self.raw)}
 
 
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The rows as lines, the cells of a column as wide as its widest."""
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return ["  ".join(_aligned(row, widths)).rstrip() for row in rows]
 

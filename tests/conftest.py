@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from app.testing import clean_all
 from tests.effects import open_gate
 from tests.harness import Server, WsClient
+
+pytest_plugins = ["app.testing"]
 
 
 @pytest.fixture(scope="module")
@@ -42,5 +45,4 @@ def start_server() -> Iterator[Callable[..., Server]]:
         return started[-1]
 
     yield start
-    for running in reversed(started):
-        running.clean()
+    clean_all(started)

@@ -11,7 +11,8 @@ from app import listeners, log
 from app.address import Address
 from app.child import Child
 from app.errors import SettingsError
-from app.master import Master, Role
+from app.master import Master
+from app.offspring import Role
 
 
 def idle(child: Child) -> None:

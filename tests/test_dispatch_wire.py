@@ -87,6 +87,24 @@ def test_a_task_is_sent_with_its_attempt_and_its_number_and_its_events_are_ackno
     wait_until(lambda: worker.acknowledged == 2)
 
 
+def test_a_retrying_that_is_no_json_changes_nothing(house: House) -> None:
+    task_id = house.submit("again")
+    worker, task = house.next()
+    worker.say(b'{"id":"%b","event":"retrying","seq":2,"attempt":1,"after":...}\n' % task_id.encode())
+    worker.succeed(task)
+    assert house.kinds(task_id) == ["accepted", "started", "succeeded"]
+
+
+def test_arguments_that_no_worker_would_read_are_refused(start_server: Callable[..., Server]) -> None:
+    server = start_server("--max-message", "64KiB", "--max-line", "16KiB", "--workers", "1")
+    with WsClient(server.ws_url) as client:
+        refused = client.ask({"id": "large", "function": "echo", "args": ["x" * 20_000]})
+        assert refused["error"]["code"] == "too_large"
+        client.send({"id": "fits", "function": "echo", "args": {"text": "x" * 15_000}})
+        assert client.final("fits")["event"] == "succeeded"
+    assert "link-lost" not in server.log()
+
+
 def test_tasks_go_to_the_worker_that_has_least_and_never_past_its_slots(house: House) -> None:
     for _ in range(30):
         house.submit()

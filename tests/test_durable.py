@@ -45,8 +45,8 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 class At:
     """A worker, as far as the journal is concerned."""
 
-    def __init__(self, instance: str) -> None:
-        self.instance = instance
+    def __init__(self, label: str) -> None:
+        self.label = label
 
 
 def dispatch(task: Task, instance: str, number: int) -> Record:

@@ -41,7 +41,7 @@ def test_a_process_is_kept_for_the_next_task(client: TextClient, worker: Server)
     assert {where(client) for _ in range(5)} == {first}
 
 
-ENDS = {"exit": "exit status 7", "segfault": "signal SIGSEGV", "kill": "signal SIGKILL", "silence": "signal SIGKILL"}
+ENDS = {"exit": "exit code 7", "segfault": "signal SIGSEGV", "kill": "signal SIGKILL", "silence": "signal SIGKILL"}
 
 
 @pytest.mark.parametrize("how", ENDS)

@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/__init__.py app/errors.py app/log.py app/collector.py"),
     (0, "app/address.py workers/checks.py workers/options.py"),
-    (0, "workers/binding.py app/kinds.py"),
-    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/child.py"),
+    (0, "workers/binding.py"),
+    (1, "app/kinds.py app/ends.py app/child.py"),
+    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py"),
     (1, "workers/context.py workers/registry.py workers/mime.py workers/smtp_url.py"),
     (1, "workers/__init__.py workers/letter.py"),
     (1, "workers/smtp.py"),
@@ -28,9 +29,16 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (2, "app/task.py workers/attempt.py"),
     (2, "workers/mailing.py"),
     (3, "app/client.py app/journal.py app/fairness.py app/figures.py"),
-    (3, "workers/sinks.py workers/slots.py workers/process.py workers/isolated.py workers/watchdog.py workers/vitals.py"),
+    (2, "workers/vitals.py"),
+    (3, "workers/sinks.py workers/slots.py workers/process.py workers/isolated.py workers/retirement.py"),
+    (3, "workers/endings.py workers/overrun.py"),
+    (3, "workers/limits.py workers/watchdog.py"),
+    (3, "app/remote/socket.py app/remote/task.py"),
+    (3, "app/remote/connection.py app/remote/conversation.py"),
+    (3, "app/remote/__init__.py"),
     (3, "workers/claims.py workers/executor.py"),
-    (4, "app/tables.py app/holdings.py"),
+    (4, "app/tables.py app/holdings.py app/meta.py"),
+    (4, "app/pending.py"),
     (4, "app/store.py"),
     (4, "app/scribe.py"),
     (4, "app/durable.py"),
@@ -51,11 +59,18 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (6, "app/gateway/http.py"),
     (6, "app/gateway/server.py"),
     (7, "app/master.py workers/tasks/__init__.py workers/tasks/demo.py workers/tasks/mail.py"),
+    (7, "app/commands/__init__.py app/commands/exits.py app/commands/flags.py app/commands/drawn.py app/commands/running.py"),
+    (7, "app/commands/output.py app/commands/completing.py app/commands/completion.py"),
+    (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py"),
+    (7, "app/commands/group.py"),
     (8, "run.py"),
+    (9, "app/testbed.py app/testproxy.py workers/testbed.py"),
+    (9, "app/testing.py workers/testing.py"),
 )
 LEVEL = {name: level for level, names in FLOORS for name in names.split()}
 FLOOR = {name: number for number, (_, names) in enumerate(FLOORS) for name in names.split()}
 FOLDERS = ("app", "workers", "examples", "bench")
+PLUGIN = ("app/testing.py", "app/testbed.py", "app/testproxy.py", "workers/testing.py", "workers/testbed.py")
 FILE_LIMIT, FUNCTION_LIMIT, MOST_FUNCTIONS = 300, 40, 30
 
 
@@ -145,8 +160,9 @@ def test_the_workers_side_imports_levels_0_to_4_of_the_gateways(name: str) -> No
     assert [other for other in imported_files(name) if other.startswith("app/") and LEVEL.get(other, 0) > 4] == []
 
 
-@pytest.mark.parametrize("name", [name for name in files() if name != "run.py"])
+@pytest.mark.parametrize("name", [name for name in files() if name not in ("run.py", "app/commands/output.py")])
 def test_imports_stand_at_the_head_of_a_file(name: str) -> None:
+    """But for the roles of run.py, after the fork, and for rich, which takes longer to load than a command to run."""
     inside = [
         f"{name}:{inner.lineno}"
         for node in ast.walk(tree(name))
@@ -162,6 +178,26 @@ def test_one_file_imports_geventwebsocket() -> None:
     assert users == ["app/gateway/websocket.py"]
 
 
+@pytest.mark.parametrize(
+    ("package", "rooms"),
+    [
+        ("click", ("app/commands/",)),
+        ("rich", ("app/commands/drawn.py",)),
+        ("websocket", ("app/remote/",)),
+        ("app.remote", ("app/remote/", "app/commands/", "app/testing.py")),
+        ("pytest", PLUGIN),
+    ],
+)
+def test_what_only_clients_need_is_loaded_by_no_server(package: str, rooms: tuple[str, ...]) -> None:
+    users = [name for name in layered() if any(f"{module}.".startswith(f"{package}.") for module in modules(name))]
+    assert users
+    assert [name for name in users if not name.startswith(rooms)] == []
+
+
+def test_no_part_of_the_product_imports_what_is_there_for_tests() -> None:
+    assert [(name, other) for name in layered() if name not in PLUGIN for other in imported_files(name) if other in PLUGIN] == []
+
+
 def test_the_master_and_all_that_it_imports_need_the_standard_library_alone() -> None:
     tops = {module.split(".")[0] for name in closure("app/master.py") for module in modules(name)}
     assert tops - sys.stdlib_module_names == {"app"}
@@ -172,7 +208,8 @@ def test_what_the_command_line_imports_before_the_fork_needs_the_standard_librar
     named = {alias.name for node in heads if isinstance(node, ast.Import) for alias in node.names}
     named |= {str(node.module) for node in heads if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in named} - sys.stdlib_module_names == {"app"}
-    ours = {name for name in imported_files("run.py") if name.startswith("app/") and name != "app/gateway/server.py"}
+    later = ("app/gateway/server.py", "app/commands/group.py")  # after the fork, and where nothing is forked
+    ours = {name for name in imported_files("run.py") if name.startswith("app/") and name not in later}
     tops = {module.split(".")[0] for name in ours for other in closure(name) for module in modules(other)}
     assert tops - sys.stdlib_module_names == {"app"}
 

@@ -27,7 +27,7 @@ def test_the_end_of_a_process_is_seen_though_its_own_child_lives_on(start_server
     with TextClient(server.text_address) as client:
         error = client.ask({"function": "fork_and_leave", "args": [30]})["error"]
         assert error["code"] == "interrupted"
-        assert error["killed_by"] == "exit status 3"
+        assert error["killed_by"] == "exit code 3"
         assert client.ask({"function": "primes", "args": [100]}) == 25  # its slot is free again
 
 

@@ -50,7 +50,7 @@ def test_who_does_not_end_when_told_is_killed_at_the_limit(start: Start, number:
 
 def test_each_further_signal_is_faster(start: Start) -> None:
     process = start("stubborn")
-    for said in ("stopping", "stopping", "signal 9"):
+    for said in ("stopping", "stopping", "signal SIGKILL"):
         before = process.log().count(said)
         process.send_signal(signal.SIGTERM)
         wait_until(lambda said=said, before=before: process.log().count(said) > before, 1.5, process.log)  # type: ignore[misc]
@@ -87,7 +87,7 @@ def test_who_was_killed_is_replaced_under_the_same_name_at_once(start: Start) ->
     os.kill(min(before), signal.SIGKILL)
     wait_until(lambda: min(before) not in children(process) and len(children(process)) == 2, 5.0, process.log)
     assert "worker-1 (pid" in process.log()
-    assert "signal 9" in process.log()
+    assert "signal SIGKILL" in process.log()
 
 
 def test_who_ends_again_and_again_is_replaced_more_and_more_slowly(start: Start) -> None:

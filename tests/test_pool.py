@@ -182,10 +182,11 @@ def test_a_cancel_while_the_connection_is_cut_arrives_with_the_next(elsewhere: E
     with WsClient(gateway.ws_url) as client:
         task_id = submit(client, "gated", gate=str(gate))
         begun(gateway, task_id)
+        assert client.until(lambda message: message.get("event") == "started")
         balancer.cut()
         wait_until(lambda: "link-lost" in gateway.log())
         client.send({"id": task_id, "cancel": True})
-        assert client.until(lambda message: message.get("event") == "started")
+        assert client.ask({"ping": 1}) == {"pong": 1}
         balancer.mend()
         assert kinds(story(client, task_id)) == ["accepted", "started", "cancelled"]
 

@@ -264,6 +264,7 @@ def test_a_worker_that_leaves_waits_a_moment_until_its_reports_are_in_the_journa
         time.sleep(0.3)
         assert worker.running()
         gateway.send({"ack": 2})
+        gateway.send({"leaving": True})
         began = time.monotonic()
         assert worker.wait() == 0
         assert time.monotonic() - began < 1.5

@@ -31,7 +31,10 @@ _IN_A_MESSAGE = wire.MAX_DEPTH - 1
 
 
 class Sink(Protocol):
-    """Where the events of an attempt go."""
+    """Where the events of an attempt go. `journal` names the gateway that sent it, where one did."""
+
+    @property
+    def journal(self) -> str: ...
 
     def event(self, attempt: "Attempt", line: bytes) -> None:
         """An event that is not the last; `line` has no ending."""

@@ -7,6 +7,7 @@ is said. The numbers of the dispatches tell them from the third: they come in ri
 What the lines say is made in `workers/attempt.py`; the connection that carries them is in `workers/connection.py`.
 """
 
+import logging
 import math
 import time
 from collections import deque
@@ -19,11 +20,14 @@ from app.wire import encode_line
 from workers.attempt import Attempt
 from workers.sinks import FAR_BEHIND
 
+log = logging.getLogger(__name__)
+
 KEPT_FOR = 60.0
 """Seconds for which events are kept after the connection was lost."""
 
 KEPT_BYTES = 8 * 1024 * 1024
 
+MOST_CLAIMS = 1_000_000
 MOST_JOURNALS = 1000
 MOST_RETURNED = 10_000
 """So many of the last tasks that were sent back unbegun are remembered, for each gateway."""
@@ -47,6 +51,7 @@ class Claimant:
         self._sent: deque[Attempt | None] = deque()
         self._lost_at = 0.0
         self._kept = 0
+        self.parting = False
 
     def attach(self, outbox: Outbox, claims: list[Claim]) -> None:
         """A new connection of this gateway; what is still read from the one before counts no more. `claims` lists what it believes to be
@@ -56,6 +61,8 @@ class Claimant:
         self._sent.clear()
         listed = {(task_id, attempt) for task_id, attempt, _, _ in claims}
         for key in [key for key in self.attempts if key not in listed]:
+            if _over(self.attempts[key]):
+                log.warning("report-refused: attempt %d: its gateway has given it up", key[1], extra={"task": key[0]})
             self._disown(key)
         for task_id, number, seq, dispatch in claims:
             attempt = self.attempts.get((task_id, number))
@@ -82,6 +89,7 @@ class Claimant:
         """The connection ended; unless another has taken its place already, events are kept from now on."""
         if self._outbox is outbox:
             self._outbox = None
+            self.parting = False
             self._lost_at = time.monotonic()
             self._kept = sum(map(self._size, self.attempts))
             self._keep_within_bounds()
@@ -127,6 +135,17 @@ class Claimant:
                 del attempt.lines[0]
                 if not attempt.lines and _over(attempt):
                     attempts.pop((attempt.id, attempt.attempt), None)
+
+    def part(self) -> None:
+        """Tell the gateway, where it is there, that nothing more is taken; it says the same once it sends nothing more."""
+        if self._outbox is not None:
+            self.parting = True
+            self._outbox.put(b'{"leaving":true}\n')
+
+    def parted(self, outbox: Outbox) -> None:
+        """It has said so: what it had sent before has been read."""
+        if outbox is self._outbox:
+            self.parting = False
 
     def flush(self) -> None:
         """Write now."""
@@ -220,6 +239,16 @@ class Claimants:
         """Whether some gateway is there that has reports to acknowledge yet."""
         return any(claimant.unacknowledged for claimant in self._known.values())
 
+    @property
+    def parting(self) -> bool:
+        """Whether some gateway was told that this process leaves, and has not said that it has heard."""
+        return any(claimant.parting for claimant in self._known.values())
+
+    def part(self) -> None:
+        """Tell every gateway that nothing more is taken."""
+        for claimant in self._known.values():
+            claimant.part()
+
     def _make_room(self) -> None:
         """Once one was forgotten, nobody new can be told that something never came: it may be the one that was forgotten."""
         if len(self._known) >= MOST_JOURNALS:
@@ -230,8 +259,25 @@ class Claimants:
             self._begin_at = math.inf
 
 
-def checked_claims(claims: Any) -> list[Claim]:
-    """What a gateway claims, as `[id, attempt, seq, dispatch]` each; raises `BadRequest`."""
+class Claims:
+    """What a gateway claims: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}`, in several lines where one would be too long,
+    all but the last with `"more": true`."""
+
+    def __init__(self) -> None:
+        self._taken: list[Claim] = []
+
+    def take(self, message: dict[str, Any]) -> list[Claim] | None:
+        """One more line; all that is claimed once it was the last. Raises `BadRequest`."""
+        self._taken += _checked(message["claim"])
+        if len(self._taken) > MOST_CLAIMS:
+            raise BadRequest(f"more than {MOST_CLAIMS} tasks are claimed")
+        if message.get("more") is True:
+            return None
+        taken, self._taken = self._taken, []
+        return taken
+
+
+def _checked(claims: Any) -> list[Claim]:
     if type(claims) is not list:
         raise BadRequest(_WANTED)
     checked = []

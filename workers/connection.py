@@ -18,12 +18,12 @@ from app.messages import Event, Submit, check_id, event_line, read_placed, read_
 from app.outbox import Outbox
 from app.turn import Turn
 from workers.attempt import Attempt
-from workers.claims import Claimant, checked_claims
+from workers.claims import Claimant, Claims
 from workers.executor import Executor
 from workers.registry import Registry
+from workers.retirement import memory
 from workers.short import ShortForm
 from workers.sinks import FAR_BEHIND, DirectSink
-from workers.vitals import memory
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +56,12 @@ class Connection:
         self._socket = sock
         self._house = house
         self._buffer = wire.LineBuffer(house.max_line)
-        self._outbox = Outbox(sock, house.turn, house.loop, self._broken)
+        self._outbox = Outbox(sock, house.turn, house.loop, self.close)
         self._sink = DirectSink(self._outbox, self._forget)
         self._attempts: dict[str, Attempt] = {}
         self._cancel_at_end: set[str] = set()
         self._claimant: Claimant | None = None
+        self._claims = Claims()
         self._short = ShortForm(self._outbox, house.executor)
         self._over: Signal | None = None
 
@@ -93,9 +94,6 @@ class Connection:
             self._socket.shutdown(stdlib_socket.SHUT_RD)
         except OSError:
             log.debug("closed already")
-
-    def _broken(self) -> None:
-        self.close()
 
     def _read(self) -> None:
         wait = gevent.get_hub().wait
@@ -175,8 +173,6 @@ class Connection:
                 return
         raise BadRequest('no "function"; send {"function": …, "args": …}, or {"describe": true} to see what there is')
 
-    # Submits.
-
     def _submit(self, message: dict[str, Any]) -> None:
         if self._claimant is not None and "attempt" in message:
             self._submit_placed(self._claimant, read_placed(message))
@@ -239,8 +235,6 @@ class Connection:
         if not self._attempts and self._over is not None:
             self._over.set()
 
-    # The other requests.
-
     def _cancel(self, message: dict[str, Any]) -> None:
         if message["cancel"] is not True:
             raise BadRequest('"cancel" wants true')
@@ -277,12 +271,21 @@ class Connection:
         self._outbox.put(wire.encode_line({"pong": message["ping"], **vitals}))
 
     def _claim(self, message: dict[str, Any]) -> None:
-        """A gateway: `{"claim": [[id, attempt, seq, dispatch], …], "journal": id}` is the first that it says on a connection."""
+        """A gateway: what it claims is the first that it says on a connection."""
         if self._claimant is not None:
             raise BadRequest('"claim" comes once on a connection')
-        journal, claims = check_id(message.get("journal")), checked_claims(message["claim"])
-        self._claimant = self._house.claimant(journal)
+        claims = self._claims.take(message)
+        if claims is None:
+            return
+        self._claimant = self._house.claimant(check_id(message.get("journal")))
         self._claimant.attach(self._outbox, claims)
+        if self._house.draining:
+            self._claimant.part()
+
+    def _leaving(self, message: dict[str, Any]) -> None:
+        """A gateway has heard that this process leaves."""
+        if self._claimant is not None:
+            self._claimant.parted(self._outbox)
 
 
 _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {
@@ -292,4 +295,5 @@ _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {
     "describe": Connection._describe,
     "ping": Connection._ping,
     "claim": Connection._claim,
+    "leaving": Connection._leaving,
 }

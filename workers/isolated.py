@@ -6,6 +6,7 @@ runs, SIGUSR2 says that its time is up.
 """
 
 import contextlib
+import faulthandler
 import logging
 import os
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 
 from app import wire
 from app.child import die_with_parent
+from app.ends import LAST_SIGNAL
 from app.errors import HandoffError
 from app.messages import Event
 from workers.attempt import encode_value, error_object, failure, retry_after
@@ -116,9 +118,12 @@ class IsolatedContext(TaskContext):
         self.check()
 
 
-def main(fd: int, parent: int) -> None:
-    """Serve the worker (process `parent`) at the other end of `fd` until it closes."""
+def main(parent: int, fd: int, stacks: int) -> None:
+    """Serve the worker (process `parent`) at the other end of `fd` until it closes. A crash writes where it happened to `stacks`."""
     die_with_parent(parent)
+    os.set_inheritable(stacks, False)
+    faulthandler.enable(stacks)
+    faulthandler.register(LAST_SIGNAL, stacks, chain=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C goes to the whole group; the worker decides when this ends
     for number in _LATE:
         signal.signal(number, _interrupt)
@@ -192,4 +197,4 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(*map(int, sys.argv[1:]))

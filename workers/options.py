@@ -24,9 +24,10 @@ class Options:
     backoff: float = 1.0
     """Seconds before the second attempt; doubled for each one after."""
     time_limit: float | None = None
-    """Seconds until an exception is raised in it; None: no limit."""
+    """Seconds until an exception is raised in it, again and again; in a thread, until it is reported. None: no limit."""
     hard_limit: float | None = None
-    """Seconds until its process is killed, where nothing else ends it: for tasks in processes of their own; None: no limit."""
+    """Seconds until its process is ended, where nothing else ends the task: at once where that process is its own, else a second later,
+    and after its neighbours where it lets them run. None: no limit."""
     max_running: int | None = None
     """How many of it may run at once; None: as many as there are slots."""
     durable: bool = True
@@ -44,8 +45,6 @@ class Options:
         _require(self.max_running is None or _is_count(self.max_running), "max_running", "must be an integer, 1 or more", self.max_running)
         exceptions = isinstance(self.retry_on, tuple) and all(isinstance(e, type) and issubclass(e, BaseException) for e in self.retry_on)
         _require(exceptions, "retry_on", "must be a tuple of exception classes", self.retry_on)
-        alone = self.hard_limit is None or self.run_in == "process"
-        _require(alone, "hard_limit", 'is for tasks with run_in="process", whose process can be killed for it', self.hard_limit)
         if self.time_limit is not None and self.hard_limit is not None:
             _require(self.hard_limit >= self.time_limit, "hard_limit", f"must not be below time_limit ({self.time_limit})", self.hard_limit)
 

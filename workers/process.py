@@ -20,15 +20,20 @@ import gevent
 from gevent import socket, subprocess
 
 from app import wire
+from app.ends import LAST_SIGNAL
 from app.errors import HandoffError, RemoteError, TimedOut, TooLarge
 from app.messages import Event
 from workers.attempt import Attempt
 from workers.context import Interrupt, Retry, TaskCancelled, TimeLimitExceeded
+from workers.vitals import Vitals
 
 log = logging.getLogger(__name__)
 
 GRACE = 2.0
 """Seconds that a task in a process has to end after its interrupt, before the process is killed."""
+
+WRITES_WITHIN = 0.3
+"""Seconds that a process has to write down where it stands, before it is killed."""
 
 READY_WITHIN = 60.0
 """Seconds that a process has to load the tasks."""
@@ -39,7 +44,8 @@ _ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class ProcessDied(HandoffError):
-    """The process that ran the task ended before the task did; `killed_by` says how."""
+    """The process that ran the task ended before the task did; `killed_by` says how, `memory` is the most that it took, in MiB, and
+    `stack` is where it stood, if that is known."""
 
     code = "crashed"
 
@@ -104,11 +110,18 @@ class Process:
         self._ready = False
         self._buffer = wire.LineBuffer(_MAX_LINE)
         self._lines: deque[bytes] = deque()
+        self._vitals = Vitals()
         self._socket, theirs = socket.socketpair()
-        with theirs:
-            environ = {**os.environ, "PYTHONPATH": _ROOT}
-            command = [sys.executable, "-m", "workers.isolated", str(theirs.fileno()), str(os.getpid())]
-            self._popen = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environ)
+        try:
+            with theirs:
+                environ = {**os.environ, "PYTHONPATH": _ROOT}
+                fds = [theirs.fileno(), self._vitals.fd]
+                command = [sys.executable, "-m", "workers.isolated", str(os.getpid()), *map(str, fds)]
+                self._popen = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=environ)
+        except BaseException:  # interrupted meanwhile, say: whatever was started by then ends when it reads that nobody is there
+            self._socket.close()
+            self._vitals.close()
+            raise
         self._popen.rawlink(self._ended)
         self._send(load)
 
@@ -131,23 +144,38 @@ class Process:
         self._send(
             {"id": attempt.id, "function": attempt.function, "args": attempt.raw, "attempt": attempt.attempt, "retry": attempt.may_retry}
         )
-        with _HardLimit(self, attempt.spec.options.hard_limit):
-            try:
-                return self._follow(attempt)
-            except Interrupt as interrupt:
-                if self.usable:
-                    raise
-                return self._end_early(attempt, interrupt)
+        self._vitals.watch(self._popen.pid)
+        try:
+            with _HardLimit(self, attempt.spec.options.hard_limit):
+                try:
+                    return self._follow(attempt)
+                except Interrupt as interrupt:
+                    if self.usable:
+                        raise
+                    return self._end_early(attempt, interrupt)
+        finally:
+            self._vitals.rest()
 
     def kill(self) -> None:
         """End it, whatever it does."""
         with suppress(ProcessLookupError):
             self._popen.kill()
 
+    def ask_where(self) -> None:
+        """Have it write down where it stands, and end of that; it is killed where it does not."""
+        with suppress(ProcessLookupError):
+            self._popen.send_signal(LAST_SIGNAL)
+        gevent.get_hub().loop.timer(WRITES_WITHIN).start(self.kill)
+
+    def stack(self) -> dict[str, str]:
+        """Where it stood when it ended, as a detail of an error, where that is known."""
+        return self._vitals.stack()
+
     def close(self) -> None:
         """End it, and hear nothing more of it."""
         self.kill()
         self._socket.close()
+        self._vitals.close()
 
     def _ended(self, popen: Any) -> None:
         """Its end is the end of what it says, also where something that it forked still holds the other side of the socket."""
@@ -214,8 +242,9 @@ class Process:
         except subprocess.TimeoutExpired:
             self.kill()
             status = self._popen.wait()
-        how = f"signal {_signal_name(-status)}" if status < 0 else f"exit status {status}"
-        return ProcessDied(f"the process that ran it ended with {how}", killed_by=how)
+        why = ", probably out of memory" if self._vitals.ran_out(status) else ""
+        details = self._vitals.details(status)
+        return ProcessDied(f"the process that ran it ended with {details['killed_by']}{why}", **details)
 
 
 class _HardLimit:
@@ -234,13 +263,13 @@ class _HardLimit:
 
     def _kill(self) -> None:
         self._over = True  # not by the clock: a timer of the loop may be a little early by it
-        self._process.kill()
+        self._process.ask_where()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if self._timer is not None:
             self._timer.close()
         if isinstance(error, ProcessDied) and self._over:
-            raise TimedOut(f"over its hard limit of {self._limit:g} s; its process was killed") from error
+            raise TimedOut(f"over its hard limit of {self._limit:g} s; its process was killed", **self._process.stack()) from error
 
 
 def _outcome(event: str, message: dict[str, Any], attempt: Attempt) -> Any:
@@ -255,10 +284,3 @@ def _outcome(event: str, message: dict[str, Any], attempt: Attempt) -> Any:
     if event == Event.RETRYING.value:
         raise RetryElsewhere(message["after"], remote)
     raise remote
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # one of the nameless real-time signals
-        return str(number)

@@ -99,6 +99,10 @@ class Registry:
             raise UnknownFunction(name)
         return function
 
+    def find(self, call: Callable[..., Any]) -> Function | None:
+        """As what a callable is registered, the first of its names; None where it is not."""
+        return next((function for function in self._functions.values() if function.call == call), None)
+
     def catalogue(self) -> list[dict[str, Any]]:
         """What `{"describe": true}` lists, by name."""
         return [function.describe() for _, function in sorted(self._functions.items())]

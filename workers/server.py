@@ -18,14 +18,19 @@ from gevent import socket
 from gevent.event import Event as Signal
 
 from app import collector
-from app.rundir import RunDirectory, stack_name
+from app.child import Child
+from app.ends import overrun_path, stack_path
+from app.rundir import RunDirectory
 from app.settings import Settings
 from app.turn import Turn
 from workers.claims import Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
+from workers.limits import Limits
+from workers.overrun import Overrun
 from workers.process import ProcessPool
 from workers.registry import REGISTRY
+from workers.retirement import Retirement
 from workers.slots import Slots
 from workers.watchdog import Watchdog
 
@@ -37,12 +42,15 @@ STAND_BACK = 0.05
 _EXPIRE_EVERY = 5.0
 _LOOK_EVERY = 0.02
 _ACKS_WITHIN = 2.0
+_GOODBYES_WITHIN = 15.0
+"""Seconds that a gateway has to hear that a process leaves of its own accord, and to say that it sends nothing more."""
 
 
 class Worker:
     """One worker process: what its connections share, and its life from the first accept to the last report."""
 
-    def __init__(self, settings: Settings, name: str, siblings: int) -> None:
+    def __init__(self, settings: Settings, child: Child, siblings: int) -> None:
+        name = child.name
         self.loop = gevent.get_hub().loop
         self.turn = Turn(self.loop)
         self.registry = REGISTRY
@@ -50,38 +58,45 @@ class Worker:
         self.draining = False
         self.name = name
         self.instance = uuid.uuid4().hex
+        self._child = child
         self._siblings = siblings
         self._graceful = settings.graceful
+        self._until = float("inf")
         self._rundir = RunDirectory(settings.run_dir)
         self._processes = ProcessPool(str(settings.data_dir), settings.tasks, settings.task)
+        self._retirement = Retirement(self.loop, settings.max_tasks, settings.max_memory, self._leave)
+        self._overrun = Overrun(overrun_path(settings.run_dir, name, os.getpid()))
+        self._limits = Limits(self.loop, self._overrun, self._retirement.taint)
         slots = Slots(settings.concurrency, settings.process_slots)
-        self.executor = Executor(self.loop, slots, self._processes, name, str(settings.data_dir), settings.max_result, settings.tracebacks)
-        self._watchdog = Watchdog(self.loop, settings.hang_limit, settings.run_dir / stack_name(name, os.getpid()))
+        self.executor = Executor(self.loop, slots, self._processes, self._limits, self._retirement, name, settings)
+        self._watchdog = Watchdog(self.loop, settings.hang_limit, stack_path(settings.run_dir, name, os.getpid()), self._overrun)
         self._claimants = Claimants()
         self._connections: set[Connection] = set()
         self._stop = Signal()
         self._fast = False
+        self._told = False
 
-    def serve(self, listener: stdlib_socket.socket, ready: Callable[[], None]) -> None:
-        """Accept until told to stop; then let what runs end, for as long as `--graceful` says."""
+    def serve(self, listener: stdlib_socket.socket) -> None:
+        """Accept until told to stop, or until it is time to leave; then let what runs end."""
         shared, own = _Door(listener), _Door(self._rundir.listen(self.instance))
         at_shared, at_own = gevent.spawn(self._accept, shared, STAND_BACK), gevent.spawn(self._accept, own, 0)
         expiry = gevent.spawn(self._expire)
-        gevent.signal_handler(signal.SIGTERM, self._stop.set)
+        gevent.signal_handler(signal.SIGTERM, self._stop_soon)
         for number in (signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self._stop_at_once)
         self._watchdog.start()
-        ready()
+        self._retirement.start()
+        self._child.ready()
         self._stop.wait()
-        self.draining = True
-        gevent.killall([at_shared, expiry])
+        gevent.kill(at_shared)
         shared.close()
         self._drain()  # meanwhile a gateway that lost its connection can come back for its tasks
-        gevent.kill(at_own)
+        gevent.killall([at_own, expiry])
         own.close()
         self._rundir.forget(self.instance)
         self._processes.close()
         self._watchdog.stop()
+        self._overrun.stop()
 
     def claimant(self, journal: str) -> Claimant:
         """The gateway that has this journal."""
@@ -98,6 +113,7 @@ class Worker:
             "slots": slots.most,
             "process_slots": slots.most_processes,
             "siblings": self._siblings,
+            "leaving": self.draining,
         }
 
     def _accept(self, door: "_Door", stand_back: float) -> None:
@@ -122,24 +138,45 @@ class Worker:
             gevent.sleep(_EXPIRE_EVERY)
             self._claimants.expire()
 
+    def _leave(self, patient: bool) -> None:
+        """Take nothing more, from this moment on, and tell those who would send it. `patient`: what runs may take its time; else it has
+        as long as `--graceful` says. A second call can only make it faster."""
+        if not patient:
+            self._until = min(self._until, time.monotonic() + self._graceful)
+        if not self.draining:
+            self.draining = True
+            self._claimants.part()
+            self._child.leaving()
+        self._stop.set()
+
+    def _stop_soon(self) -> None:
+        self._told = True
+        self._leave(False)
+
     def _stop_at_once(self) -> None:
         self._fast = True
-        self._stop.set()
+        self._stop_soon()
 
     def _drain(self) -> None:
         """Idle connections close at once; the others once what they asked for has ended, and a gateway has taken note of it."""
         for connection in list(self._connections):
             if connection.idle:
                 connection.close()
-        self._wait_while(lambda: self.executor.slots.used or not all(one.answered for one in self._connections), self._graceful)
-        self._wait_while(lambda: self._claimants.unacknowledged, _ACKS_WITHIN)
+        self._wait_while(lambda: self._unfinished or not all(one.answered for one in self._connections))
+        self._until = time.monotonic() + (_ACKS_WITHIN if self._told else _GOODBYES_WITHIN)
+        self._wait_while(lambda: self._claimants.unacknowledged or self._claimants.parting)
 
-    def _wait_while(self, condition: Callable[[], Any], most: float) -> None:
-        until = time.monotonic() + most
-        while not self._fast and time.monotonic() < until:
+    def _wait_while(self, condition: Callable[[], Any]) -> None:
+        """Until it is false, or `_until`, which a signal may bring forward meanwhile."""
+        while not self._fast and time.monotonic() < self._until:
             gevent.sleep(_LOOK_EVERY)  # first, so that what has come in already is read
             if not condition():
                 return
+
+    @property
+    def _unfinished(self) -> int:
+        """How many tasks run that may still end."""
+        return self.executor.slots.used - len(self._limits.hopeless)
 
 
 class _Door:
@@ -175,10 +212,11 @@ class _Door:
         return connection
 
 
-def serve(settings: Settings, listener: stdlib_socket.socket, name: str, siblings: int, ready: Callable[[], None]) -> None:
-    """The role: load the tasks (raises `SettingsError` where one does not load), then serve until SIGTERM, SIGINT or SIGQUIT."""
+def serve(settings: Settings, child: Child, siblings: int) -> None:
+    """The role: load the tasks (raises `SettingsError` where one does not load), then serve until SIGTERM, SIGINT or SIGQUIT, or until it
+    is time to leave. `siblings`: how many processes share the listener, this one included."""
     REGISTRY.load(settings.tasks, settings.task)
     REGISTRY.freeze()
-    worker = Worker(settings, name, siblings)
+    worker = Worker(settings, child, siblings)
     collector.settle()
-    worker.serve(listener, ready)
+    worker.serve(child.listener)

@@ -19,6 +19,7 @@ class ShortSink:
     """The short form: nothing but the result, or the error, as one line. `wait_final` blocks until there is one."""
 
     __slots__ = ("_ended", "line")
+    journal = ""
 
     def __init__(self) -> None:
         self.line = b""
@@ -48,6 +49,7 @@ class DirectSink:
     """The full form on a connection of the caller's own: what it does not read is lost with its connection."""
 
     __slots__ = ("_on_final", "_outbox")
+    journal = ""
 
     def __init__(self, outbox: Outbox, on_final: Callable[[Attempt], None]) -> None:
         self._outbox = outbox

@@ -22,6 +22,8 @@ from gevent.monkey import get_original
 from app.messages import State
 from workers.attempt import Attempt
 from workers.context import CURRENT, TimeLimitExceeded
+from workers.endings import over_hard_limit, over_time_limit
+from workers.overrun import Overrun
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +46,8 @@ _native_sleep = get_original("time", "sleep")
 class Watchdog:
     """Watches the hub of this process. `hang_limit`: seconds for which it may be held before the process is ended."""
 
-    def __init__(self, loop: Any, hang_limit: float, stack_file: Path) -> None:
+    def __init__(self, loop: Any, hang_limit: float, stack_file: Path, overrun: Overrun) -> None:
+        self._overrun = overrun
         self._hang_limit = hang_limit
         self._stack_file = stack_file
         self._stacks = os.fdopen(os.open(stack_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w")
@@ -76,6 +79,7 @@ class Watchdog:
     def _beat(self) -> None:
         """In the hub."""
         self._beat_at = time.monotonic()
+        self._overrun.turned()
         if self._named:
             self._named = False
             self._write_down("")
@@ -107,6 +111,7 @@ class Watchdog:
         held = now - self._beat_at
         if held < BLOCKED_AFTER:
             return
+        self._overrun.turned()
         context = CURRENT.get()
         attempt = context if isinstance(context, Attempt) and context.state is State.RUNNING else None
         if not self._named:
@@ -115,8 +120,8 @@ class Watchdog:
             self._write_down(stack)
             _name(attempt, held, stack)
         if attempt is not None and attempt.deadline and now > attempt.deadline:
-            attempt.interrupt = attempt.interrupt or TimeLimitExceeded("over its time limit, and it held the hub")
-            if _in_the_task(frame):
+            attempt.interrupt = attempt.interrupt or TimeLimitExceeded(f"{_limit(attempt)}, and it held the hub")
+            if in_the_task(frame):
                 raise attempt.interrupt  # else `progress` raises it, or the next signal
 
 
@@ -133,7 +138,12 @@ def _name(attempt: Attempt | None, held: float, stack: str) -> None:
     )
 
 
-def _in_the_task(frame: types.FrameType | None) -> bool:
+def _limit(attempt: Attempt) -> str:
+    options = attempt.spec.options
+    return over_hard_limit(options.hard_limit or 0.0) if options.time_limit is None else over_time_limit(options.time_limit)
+
+
+def in_the_task(frame: types.FrameType | None) -> bool:
     """Whether no code of ours is between the task and where it is: an exception there would leave us in a half-done step."""
     while frame is not None:
         name = frame.f_code.co_filename

@@ -14,7 +14,7 @@ import gevent
 
 from app import wire
 from app.dispatch import Dispatcher
-from app.errors import BadRequest, Busy, HandoffError, IdConflict, Unavailable, UnknownTask
+from app.errors import BadRequest, Busy, DiskFull, HandoffError, IdConflict, Unavailable, UnknownTask
 from app.gateway.wanted import read_wanted
 from app.gateway.watch import WatchFeed
 from app.gateway.websocket import Connection
@@ -75,10 +75,8 @@ class Watch:
 
 
 class Session:
-    """Speaks the full form on one connection until it ends. `watches` are the tasks that it is shown and that are not over, by id.
-
-    There is one of these for every idle browser: it holds as little as possible, and no cycle.
-    """
+    """Speaks the full form on one connection until it ends. `watches` are the tasks that it is shown and that are not over, by id. There is
+    one of these for every idle browser: it holds as little as possible, and no cycle."""
 
     __slots__ = ("_behind", "_connection", "_dispatcher", "_feed", "_max_unfinished", "_owner", "half_full", "outbox", "queue", "watches")
 
@@ -217,12 +215,14 @@ class Session:
     def _ping(self, message: dict[str, Any]) -> None:
         self.queue(wire.encode({"pong": message["ping"]}))
 
-    # Catching up, in a greenlet that exists only while there is something to show again.
-
     def _catch_up(self, behind: deque[Watch]) -> None:
-        try:
+        try:  # in a greenlet that exists only while there is something to show again
             while behind:
-                self._replay(behind.popleft())
+                watch = behind.popleft()
+                try:
+                    self._replay(watch)
+                except DiskFull as error:  # the journal has no room to put it in order
+                    self.refuse(watch, error)
         except Unavailable:
             log.debug("the connection is over; its tasks are not", extra={"connection": self._connection.id})
         finally:

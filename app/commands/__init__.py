@@ -1,0 +1,1 @@
+"""The commands that talk to a server that runs: call, tasks, functions, completion. Each parses, asks, shows; no server imports them."""

@@ -1,0 +1,77 @@
+"""What the commands have in common on the command line: flags of the settings' own table, and addresses made of them."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from app import settings
+from app.address import Address
+from app.errors import SettingsError
+from app.remote import Session
+
+Where = dict[str, str | None]
+"""What was said of where the server is: `ws`, `text`, `config`."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+CONFIG = "config"
+_HELP = {"ws": "the gateway's address, as it was started with", "text": "the workers' address, with --direct"}
+_BY_NAME = {setting.name: setting for setting in settings.TABLE}
+
+
+def setting_option(name: str, help_text: str = "") -> click.Option:
+    """The flag of a setting, with its variable and default as the table has them."""
+    setting = _BY_NAME[name]
+    default = f" (default: {setting.default})" if setting.default and "(default:" not in setting.help else ""
+    text = f"{help_text or setting.help}{default} [{setting.variable}]"
+    return click.Option([setting.flag], metavar=setting.kind.metavar, multiple=setting.many, help=text)
+
+
+def config_option() -> click.Option:
+    """The flag that names a file of settings."""
+    return click.Option(["--config"], metavar="PATH", help=f"file of settings (default: {settings.DEFAULT_FILE}, where it exists)")
+
+
+def server_options(*names: str) -> Callable[[click.Command], click.Command]:
+    """Give a command the flags that say where the server is."""
+
+    def add(command: click.Command) -> click.Command:
+        command.params += [*(setting_option(name, _HELP[name]) for name in names), config_option()]
+        return command
+
+    return add
+
+
+def json_option(command: F) -> F:
+    """For scripts."""
+    return click.option("--json", "as_json", is_flag=True, help="For scripts: one JSON object a line on stdout, and nothing else there.")(
+        command
+    )
+
+
+def gateway_url(flags: Where) -> str:
+    """Where the gateway is, by flags, environment and file; raises `SettingsError`."""
+    address = _chosen(flags).ws
+    return str(address) if address.path else f"ws://{_named('--ws', address)}/ws"
+
+
+def workers_address(flags: Where) -> Address:
+    """Where the workers are, likewise."""
+    return _named("--text", _chosen(flags).text)
+
+
+def session(flags: Where, give_up: float | None = 0.0) -> Session:
+    """A session with the gateway; raises `Unavailable` where nobody answers."""
+    return Session(gateway_url(flags), give_up=give_up)
+
+
+def _chosen(flags: Where) -> settings.Settings:
+    argv: Sequence[str] = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    return settings.load(argv, os.environ)
+
+
+def _named(flag: str, address: Address) -> Address:
+    if not address.path and address.port == 0:
+        raise SettingsError(f"{flag}: port 0 names no server; give the port that it printed when it started")
+    return address
