@@ -54,8 +54,9 @@ export function asJson(value, limit, indent = 0) {
   return text.length > limit ? `${text.slice(0, limit)} … ${count.format(text.length - limit)} characters more` : text;
 }
 
+/** A state or an event in words; of a task whose sender wants its end alone, a worker tells nothing else, so it stays `dispatched`. */
 export function stateName(state) {
-  return state.replace("_", " ");
+  return state === "dispatched" ? "at a worker" : state.replace("_", " ");
 }
 
 /** Text with what stands in `backticks` as code. */
