@@ -62,6 +62,12 @@ class Figures:
         self._before: deque[tuple[float, int, int, list[int], list[int]]] = deque(maxlen=RATE_WINDOW + 1)
         self._before.append(self._now())
 
+    def waited(self, since: float) -> float:
+        """A task that waited since then has its turn: now, in seconds since 1970."""
+        now = time.time()
+        self.waits.add(now - since)
+        return now
+
     def sample(self, queued: int, unfinished: int) -> None:
         """Take one; to be called once a second."""
         now = self._now()

@@ -159,10 +159,11 @@ class Ledger:
         self.turn()
 
     def _place(self, task: Task, link: Link) -> None:
-        task.queued = False
-        now = time.time()
-        self.figures.waits.add(now - task.since)
-        task.since = now
+        if task.queued:
+            task.queued = False
+            task.since = self.figures.waited(task.since)
+        else:
+            self.figures.waits.counts[0] += 1  # placed as soon as it came
         task.advance(Event.DISPATCHED)
         task.attempt += 1
         task.dispatch = self._next_dispatch()
