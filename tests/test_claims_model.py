@@ -248,6 +248,14 @@ def test_what_never_came_is_returned_and_what_may_have_run_is_not_known() -> Non
     assert told(claimant, ("a", 1, 1, 100), ("b", 1, 1, 101), ("c", 1, 1, 99)) == ["unknown_task", "returned", "unknown_task"]
 
 
+def test_what_never_came_is_returned_again_after_other_tasks_have_come() -> None:
+    """A gateway that is told so may be killed before its journal has it."""
+    claimant = Claimant("journal", 100)
+    assert told(claimant, ("a", 1, 1, 101)) == ["returned"]
+    claimant.last = 200
+    assert told(claimant, ("a", 1, 1, 101)) == ["returned"]
+
+
 def test_what_was_sent_back_unbegun_is_returned_again_until_it_is_held() -> None:
     claimant = Claimant("journal", 100)
     claimant.has_returned("a", 1)

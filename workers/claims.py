@@ -69,6 +69,7 @@ class Claimant:
             if attempt is not None:
                 self._say_again(attempt, seq)
             elif dispatch > self.last or (task_id, number) in self._returned:
+                self.has_returned(task_id, number)  # what comes next raises `last`, and this may be claimed once more
                 outbox.put(event_line(task_id, Event.RETURNED, seq, number) + b"\n")
             else:
                 outbox.put(encode_line({"id": task_id, "attempt": number, "error": UnknownTask(task_id).as_wire()}))
