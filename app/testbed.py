@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -121,10 +121,18 @@ class Process:
 
 
 class Server(Process):
-    """`run.py` with these flags, on free ports and a data directory of its own; ready when made."""
+    """`run.py` with these flags, on free ports and a data directory of its own; ready when made. `under`: words before its command, of what
+    it is to be run by."""
 
-    def __init__(self, *flags: str, env: Mapping[str, str] | None = None, data_dir: Path | None = None, cwd: Path | None = None) -> None:
-        command = [sys.executable, str(ROOT / "run.py"), *flags]
+    def __init__(
+        self,
+        *flags: str,
+        env: Mapping[str, str] | None = None,
+        data_dir: Path | None = None,
+        cwd: Path | None = None,
+        under: Sequence[str] = (),
+    ) -> None:
+        command = [*under, sys.executable, str(ROOT / "run.py"), *flags]
         for flag, value in (("--ws", "127.0.0.1:0"), ("--text", "127.0.0.1:0")):
             command += [] if flag in flags else [flag, value]
         command += [] if {"--workers", "--pool"} & set(flags) else ["--workers", "2"]

@@ -245,7 +245,7 @@ def test_what_never_came_is_returned_and_what_may_have_run_is_not_known() -> Non
     claimant = Claimant("journal", -1)
     assert told(claimant, ("a", 1, 1, 0)) == ["returned"], "nothing has come from this gateway"
     claimant.last = 100
-    assert told(claimant, ("a", 1, 1, 100), ("b", 1, 1, 101), ("c", 1, 1, 99)) == ["unknown_task", "returned", "unknown_task"]
+    assert told(claimant, ("d", 1, 1, 100), ("b", 1, 1, 101), ("c", 1, 1, 99)) == ["unknown_task", "returned", "unknown_task"]
 
 
 def test_what_never_came_is_returned_again_after_other_tasks_have_come() -> None:
