@@ -264,6 +264,10 @@ def test_tasks_lists_ones_own_newest_first_with_progress_and_filters(run: Run, s
         assert run("tasks", "--state", "failed", "--function", "stops_half_way") == Done(0, "", "")
         (row,) = run("tasks", "--limit", "2", "--function", "stops_half_way").out.splitlines()
         assert row.split("\t")[:4] == ["far", "stops_half_way", "running", "3/10 half"]
+        (row,) = run("tasks", "--limit", "1", "--state", "running", "--state", "queued").out.splitlines()
+        assert row.startswith("far\t"), "what is newer and is not asked for is no part of the limit"
+        both = run("tasks", "--function", "fail", "--function", "stops_half_way", "--limit", "2").out.splitlines()
+        assert [row.split("\t")[0] for row in both] == ["near", "far"]
         told = run("tasks", "far")
         assert (told.status, [line.split("\t")[1] for line in told.out.splitlines()]) == (0, ["accepted", "started", "progress"])
 
