@@ -198,6 +198,9 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.fill("#field-start", "1")
     page.press("Enter")
     page.wait_until("document.querySelector('#form-note').textContent === 'countdown is accepted.'")
+    page.wait_until(
+        "document.querySelectorAll('#unfinished .row:not([hidden])').length === 0 && document.querySelector('#unfinished').hidden"
+    )
     page.evaluate(f"document.querySelector('{NEWEST} button').focus()")
     page.press("ArrowDown")
     assert page.evaluate("document.activeElement.closest('.row').dataset.index") == "1"
