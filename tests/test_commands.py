@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,6 +153,7 @@ def test_arguments_may_come_from_stdin_and_from_both_forms(run: Run, monkeypatch
     [
         (["call"], "Missing argument 'FUNCTION'"),
         (["call", "echo", "x"], "'x' is no argument; write NAME=VALUE"),
+        (["call", "echo", "n=1", "n=2"], "a NAME is given twice"),
         (["call", "echo", "=x"], "write NAME=VALUE"),
         (["call", "echo", "--args", "{"], "--args: bad JSON"),
         (["call", "echo", "--args", "3"], "--args wants an object"),
@@ -240,6 +242,24 @@ def test_a_reader_that_has_gone_ends_it_quietly(server: Server) -> None:
     command = f"{sys.executable} {ROOT}/run.py call --ws {server.ws_url.split('/')[2]} flow count=200 width=2000 | head -c 10"
     ran = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, timeout=30, check=False)
     assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_output_that_cannot_be_written_ends_it_in_one_line(server: Server) -> None:
+    environ = {**os.environ, "HANDOFF_WS": server.ws_url.split("/")[2]}
+    for command in (["call", "echo", "n=1"], ["functions"]):
+        with open("/dev/full", "w") as full:
+            argv = [sys.executable, str(ROOT / "run.py"), *command]
+            ran = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, env=environ, check=False)
+        assert (ran.returncode, ran.stderr) == (1, "handoff: the output cannot be written: No space left on device\n")
+
+
+def test_a_terminal_without_utf_8_is_sent_json_in_ascii(server: Server) -> None:
+    environ = {**os.environ, "HANDOFF_WS": server.ws_url.split("/")[2], "PYTHONIOENCODING": "latin-1"}
+    argv = [sys.executable, str(ROOT / "run.py"), "call", "echo", "text=é😀ب"]
+    ran = subprocess.run(argv, capture_output=True, timeout=30, env=environ, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.isascii()
+    assert json.loads(ran.stdout) == {"text": "é😀ب"}
 
 
 def test_run_py_says_what_is_wrong_in_one_line(started: Callable[..., Process]) -> None:
