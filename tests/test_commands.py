@@ -154,6 +154,7 @@ def test_arguments_may_come_from_stdin_and_from_both_forms(run: Run, monkeypatch
         (["call"], "Missing argument 'FUNCTION'"),
         (["call", "echo", "x"], "'x' is no argument; write NAME=VALUE"),
         (["call", "echo", "n=1", "n=2"], "a NAME is given twice"),
+        (["tasks", "no id"], "ID wants 1 to 64 characters"),
         (["call", "echo", "=x"], "write NAME=VALUE"),
         (["call", "echo", "--args", "{"], "--args: bad JSON"),
         (["call", "echo", "--args", "3"], "--args wants an object"),

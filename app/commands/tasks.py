@@ -54,6 +54,8 @@ def tasks(
     task_id: str | None, states: tuple[str, ...], functions: tuple[str, ...], limit: int, follow: bool, as_json: bool, **where: str | None
 ) -> int:
     """List your tasks, newest first; with ID, show the events of that one."""
+    if task_id is not None and not IDENTIFIER.match(task_id):
+        raise click.UsageError("ID wants 1 to 64 characters of A-Z a-z 0-9 _ -")
     with flags.session(where, 60.0 if follow else 0.0) as session:
         if task_id is not None:
             return _Story(session, task_id, as_json).show(follow)
@@ -165,9 +167,7 @@ class _Story:
         return exits.OF_EVENT[final] if follow else 0
 
     def _last(self) -> int | None:
-        """The number of its last event; None where it is not known, or its id is none, or as many begin so as are looked at."""
-        if not IDENTIFIER.match(self._id):
-            return None
+        """The number of its last event; None where it is not known, or more begin so than are listed."""
         return next((entry["seq"] for entry in self._session.list(MAX_LISTED, id=self._id) if entry["id"] == self._id), None)
 
 
