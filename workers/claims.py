@@ -18,6 +18,7 @@ from app.messages import FINAL_STATES, Event, State, check_id, ending_line, even
 from app.outbox import Outbox
 from app.wire import encode_line
 from workers.attempt import Attempt
+from workers.dispatches import Dispatches
 from workers.sinks import FAR_BEHIND
 
 log = logging.getLogger(__name__)
@@ -39,12 +40,12 @@ Key = tuple[str, int]
 
 
 class Claimant:
-    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged; `last` is the
-    highest dispatch that came."""
+    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged; `dispatches`
+    remembers what came, above a number below which nothing is known."""
 
-    def __init__(self, journal: str, last: float) -> None:
+    def __init__(self, journal: str, floor: float) -> None:
         self.journal = journal
-        self.last = last
+        self.dispatches = Dispatches(floor)
         self._returned: dict[Key, None] = {}
         self.attempts: dict[Key, Attempt] = {}
         self._outbox: Outbox | None = None
@@ -68,8 +69,8 @@ class Claimant:
             attempt = self.attempts.get((task_id, number))
             if attempt is not None:
                 self._say_again(attempt, seq)
-            elif dispatch > self.last or (task_id, number) in self._returned:
-                self.has_returned(task_id, number)  # what comes next raises `last`, and this may be claimed once more
+            elif self.dispatches.never_came(dispatch) or (task_id, number) in self._returned:
+                self.has_returned(task_id, number)  # the number may be forgotten, and this claimed once more
                 outbox.put(event_line(task_id, Event.RETURNED, seq, number) + b"\n")
             else:
                 outbox.put(encode_line({"id": task_id, "attempt": number, "error": UnknownTask(task_id).as_wire()}))

@@ -189,8 +189,7 @@ class Connection:
     def _submit_placed(self, claimant: Claimant, submit: Submit) -> None:
         """From a gateway: it has counted our slots, and has accepted the task, so a refusal is a report too."""
         house = self._house
-        if submit.dispatch > claimant.last:
-            claimant.last = submit.dispatch
+        claimant.dispatches.add(submit.dispatch)
         if (submit.id, submit.attempt) in claimant.attempts:
             raise IdConflict(submit.id)  # never twice, whatever made it come twice
         try:
