@@ -109,7 +109,7 @@ class Places:
         """The task is to go there."""
         quota = self._quotas[task.function]
         quota.placed += 1
-        link.tasks[task.id] = task
+        link.tasks[task.label] = task
         task.link = link
         if quota.in_process:
             link.used_processes += 1
@@ -140,7 +140,7 @@ class Places:
     def give(self, task: Task) -> None:
         """Its slot is free, and it is there no more."""
         link, sent = task.link, task.sent
-        del link.tasks[task.id]
+        del link.tasks[task.label]
         task.link = None
         task.sent = False
         if not task.slot:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/__init__.py app/errors.py app/log.py app/collector.py"),
-    (0, "app/address.py workers/checks.py workers/options.py"),
+    (0, "app/address.py app/labels.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/ends.py app/child.py"),
     (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py"),
