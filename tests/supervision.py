@@ -1,0 +1,167 @@
+"""A real supervisord in the background, on the files of ours as they are but for ports and counts, in a directory that is as a fresh clone."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.harness import ROOT, Process, TextClient, wait_until
+
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+WORKERS = 2
+
+
+class Supervised(Process):
+    """Handoff under supervisord; every process of it is up when made. `form` is `whole` or `split`; `settings` go into the environment.
+    The ports stay the same from one start to the next."""
+
+    def __init__(self, clone: Path, form: str = "whole", settings: Mapping[str, str] | None = None, workers: int = WORKERS) -> None:
+        self.clone, self.var, self.split = clone, clone / "var", form == "split"
+        self._ports = [_reserved(), _reserved()]
+        self.text_address, self._ws = (one.getsockname() for one in self._ports)
+        self._lay_out(form)
+        self.workers = workers
+        ours = {"WS": "127.0.0.1:%d" % self._ws[1], "TEXT": "127.0.0.1:%d" % self.text_address[1], "WORKERS": str(workers)}
+        self._env = {f"HANDOFF_{name}": value for name, value in ours.items()} | dict(settings or {}) | {"PATH": PATH}
+        if self.split:
+            del self._env["HANDOFF_WORKERS"]
+            self.count(workers)
+        super().__init__(["supervisord", "-c", "supervisord.conf"], self._env, clone)
+        try:
+            self.wait_up()
+        except AssertionError:
+            self.kill()
+            raise
+
+    def _lay_out(self, form: str) -> None:
+        (self.clone / "run.py").symlink_to(ROOT / "run.py")
+        shutil.copy(ROOT / "supervisord.conf", self.clone)
+        shutil.copytree(ROOT / "supervisord.d", self.clone / "supervisord.d")
+        self.var.mkdir()
+        shutil.copy(ROOT / "var/.gitignore", self.var)
+        if form != "whole":
+            self.edit("supervisord.conf", r"^files=.*$", f"files=supervisord.d/{form}.conf")
+        self.edit("supervisord.d/split.conf", r"^socket=.*$", "socket=tcp://127.0.0.1:%d" % self.text_address[1])
+
+    def edit(self, name: str, line: str, wanted: str) -> None:
+        """Change one line of a file, as whoever runs it would."""
+        path = self.clone / name
+        text, changed = re.subn(line, wanted, path.read_text(), flags=re.MULTILINE)
+        assert changed == 1, f"{line} stands {changed} times in {name}"
+        path.write_text(text)
+
+    def count(self, workers: int) -> None:
+        """So many workers, in the file of the split form; supervisord does not know it yet."""
+        self.edit("supervisord.d/split.conf", "^numprocs=.*$", f"numprocs={workers}")
+        self.workers = workers
+
+    @property
+    def ws_url(self) -> str:
+        """Of the gateway."""
+        return "ws://127.0.0.1:%d/ws" % self._ws[1]
+
+    def out(self) -> str:
+        """What Handoff has said since the first start of supervisord."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.var.glob("*.log")) if path.name != "supervisord.log")
+
+    def log(self) -> str:
+        """What supervisord has said, and Handoff."""
+        return super().log() + self.supervisor_log() + self.out()
+
+    def supervisor_log(self) -> str:
+        """What supervisord alone has said."""
+        path = self.var / "supervisord.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def ctl(self, *words: str) -> str:
+        """What supervisorctl answers."""
+        command = ["supervisorctl", "-c", "supervisord.conf", *words]
+        done = subprocess.run(command, cwd=self.clone, env=os.environ | self._env, stdout=subprocess.PIPE, timeout=60, check=False)
+        return done.stdout.decode().strip()
+
+    def again(self) -> None:
+        """Start supervisord once more, where it has ended."""
+        name, value = self._mark.split("=")
+        command = ["supervisord", "-c", "supervisord.conf"]
+        env = os.environ | self._env | {name: value}
+        done = subprocess.run(command, cwd=self.clone, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr.decode()
+        self.wait_up()
+
+    def supervisor_pid(self) -> int:
+        """The process of supervisord."""
+        return int((self.var / "supervisord.pid").read_text())
+
+    def kill_supervisor(self) -> None:
+        """With SIGKILL."""
+        os.kill(self.supervisor_pid(), signal.SIGKILL)
+
+    def handoff(self) -> set[int]:
+        """The processes of Handoff, without supervisord."""
+        return self.tree() - {self.supervisor_pid()}
+
+    def pids(self, name: str) -> list[int]:
+        """Of the processes that are called so, or so and a number."""
+        found = sorted((_comm(pid), pid) for pid in self.tree())
+        return [pid for comm, pid in found if re.fullmatch(rf"{name}(-\d+)?", comm)]
+
+    def worker_pids(self) -> list[int]:
+        """The workers, by name."""
+        return self.pids("worker")
+
+    def gateway_pid(self) -> int:
+        """The gateway; waits while it is being replaced."""
+        return wait_until(lambda: self.pids("gateway"), 30.0, self.log)[0]
+
+    def wait_up(self, before: set[int] | frozenset[int] = frozenset()) -> None:
+        """Until there are as many workers as there should be, and a gateway that knows them, all of them new since `before`."""
+        wait_until(lambda: self._is_up(before), 30.0, self.log)
+
+    def _is_up(self, before: set[int] | frozenset[int]) -> bool:
+        pids = {*self.worker_pids(), *self.pids("gateway")}
+        if len(pids) != self.workers + 1 or pids & before:
+            return False
+        gateway = self.pids("gateway")[0]
+        said = self.out()
+        return all(f"(pid {pid})" in said.partition(f"gateway[{gateway}]: link-up")[2] for pid in self.worker_pids())
+
+    def wait_state(self, state: str, name: str = "handoff") -> None:
+        """Until `supervisorctl status` says so of it."""
+        wait_until(lambda: re.search(rf"^{name} +({state})\b", self.ctl("status"), re.MULTILINE), 30.0, message=self.log)
+
+    def ask(self, **request: Any) -> Any:
+        """What the Text port answers."""
+        with TextClient(self.text_address) as client:
+            return client.ask(request)
+
+    def clean(self) -> None:
+        """End all of it, where that was not done."""
+        try:
+            if self.tree():
+                self.ctl("shutdown")
+                wait_until(lambda: not self.tree(), 30.0, self.describe)
+        finally:
+            for port in self._ports:
+                port.close()
+            super().clean()
+
+
+def _reserved() -> socket.socket:
+    """A port of this machine, bound and never listening: nobody else is given it between two starts of ours."""
+    port = socket.socket()
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port.bind(("127.0.0.1", 0))
+    return port
+
+
+def _comm(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
