@@ -43,3 +43,10 @@ def fork_and_leave(seconds: float) -> None:
         time.sleep(seconds)
         os._exit(0)
     os._exit(3)
+
+
+@task(run_in="process")
+def nap_apart(seconds: float) -> float:
+    """The same, in a process of its own."""
+    time.sleep(seconds)
+    return seconds

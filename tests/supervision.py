@@ -85,6 +85,11 @@ class Supervised(Process):
         done = subprocess.run(command, cwd=self.clone, env=os.environ | self._env, stdout=subprocess.PIPE, timeout=60, check=False)
         return done.stdout.decode().strip()
 
+    def ctl_later(self, *words: str) -> subprocess.Popen[bytes]:
+        """supervisorctl under way."""
+        command = ["supervisorctl", "-c", "supervisord.conf", *words]
+        return subprocess.Popen(command, cwd=self.clone, env=os.environ | self._env, stdout=subprocess.DEVNULL)
+
     def again(self) -> None:
         """Start supervisord once more, where it has ended."""
         name, value = self._mark.split("=")
