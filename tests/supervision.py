@@ -1,4 +1,4 @@
-"""A real supervisord in the background, on the files of ours as they are but for ports and counts, in a directory that is as a fresh clone."""
+"""A real supervisord in the background, on our files as they are but for ports and counts, in a directory that is as a fresh clone."""
 
 import os
 import re
@@ -24,10 +24,11 @@ class Supervised(Process):
     def __init__(self, clone: Path, form: str = "whole", settings: Mapping[str, str] | None = None, workers: int = WORKERS) -> None:
         self.clone, self.var, self.split = clone, clone / "var", form == "split"
         self._ports = [_reserved(), _reserved()]
-        self.text_address, self._ws = (one.getsockname() for one in self._ports)
+        self.text_address: tuple[str, int] = self._ports[0].getsockname()
+        self.ws_address: tuple[str, int] = self._ports[1].getsockname()
         self._lay_out(form)
         self.workers = workers
-        ours = {"WS": "127.0.0.1:%d" % self._ws[1], "TEXT": "127.0.0.1:%d" % self.text_address[1], "WORKERS": str(workers)}
+        ours = {"WS": _joined(self.ws_address), "TEXT": _joined(self.text_address), "WORKERS": str(workers)}
         self._env = {f"HANDOFF_{name}": value for name, value in ours.items()} | dict(settings or {}) | {"PATH": PATH}
         if self.split:
             del self._env["HANDOFF_WORKERS"]
@@ -47,7 +48,7 @@ class Supervised(Process):
         shutil.copy(ROOT / "var/.gitignore", self.var)
         if form != "whole":
             self.edit("supervisord.conf", r"^files=.*$", f"files=supervisord.d/{form}.conf")
-        self.edit("supervisord.d/split.conf", r"^socket=.*$", "socket=tcp://127.0.0.1:%d" % self.text_address[1])
+        self.edit("supervisord.d/split.conf", r"^socket=.*$", f"socket=tcp://{_joined(self.text_address)}")
 
     def edit(self, name: str, line: str, wanted: str) -> None:
         """Change one line of a file, as whoever runs it would."""
@@ -64,7 +65,7 @@ class Supervised(Process):
     @property
     def ws_url(self) -> str:
         """Of the gateway."""
-        return "ws://127.0.0.1:%d/ws" % self._ws[1]
+        return f"ws://{_joined(self.ws_address)}/ws"
 
     def out(self) -> str:
         """What Handoff has said since the first start of supervisord."""
@@ -120,6 +121,10 @@ class Supervised(Process):
         """The workers, by name."""
         return self.pids("worker")
 
+    def name_of(self, pid: int) -> str:
+        """As `worker-1`."""
+        return _comm(pid)
+
     def gateway_pid(self) -> int:
         """The gateway; waits while it is being replaced."""
         return wait_until(lambda: self.pids("gateway"), 30.0, self.log)[0]
@@ -163,6 +168,10 @@ def _reserved() -> socket.socket:
     port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     port.bind(("127.0.0.1", 0))
     return port
+
+
+def _joined(address: tuple[str, int]) -> str:
+    return f"{address[0]}:{address[1]}"
 
 
 def _comm(pid: int) -> str:

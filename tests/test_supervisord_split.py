@@ -95,7 +95,7 @@ def test_a_killed_worker_takes_its_processes_along_and_is_reported_at_once(super
     with WsClient(supervised.ws_url) as browser:
         browser.send({"id": "p", "function": "nap_apart", "args": [60]})
         name = browser.until(lambda message: message.get("event") == "started")["worker"]
-        victim = next(pid for pid in supervised.worker_pids() if Path(f"/proc/{pid}/comm").read_text().strip() == name)
+        victim = next(pid for pid in supervised.worker_pids() if supervised.name_of(pid) == name)
         wait_until(lambda: children(victim), message=supervised.describe)
         theirs = children(victim)
         os.kill(victim, signal.SIGKILL)
