@@ -35,13 +35,14 @@ def listen(address: Address, flag: str) -> socket.socket:
 def _take_over(address: Address, flag: str) -> socket.socket:
     """The listener that was handed over as this descriptor. What tasks start must not inherit it, or the port would stay taken."""
     try:
-        sock = socket.socket(fileno=os.dup(address.fd))
-        listening = sock.type == socket.SOCK_STREAM and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        given = socket.socket(fileno=address.fd)
     except OSError as error:
-        raise SettingsError(f"{flag}: nothing was handed over as {address}: {error.strerror}") from None
-    if not listening:
+        raise SettingsError(f"{flag}: nothing that listens was handed over as {address}: {error.strerror}") from None
+    if given.type != socket.SOCK_STREAM or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        given.detach()
         raise SettingsError(f"{flag}: what was handed over as {address} does not listen")
-    _let_go(address.fd)
+    sock = given.dup()
+    _let_go(given.detach())
     sock.setblocking(False)
     return sock
 
