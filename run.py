@@ -115,7 +115,14 @@ def worker(chosen: Settings) -> int:
     addresses = {"worker": listeners.address_of(listener)}
     _warn(addresses)
     siblings = chosen.workers if chosen.text.fd >= 0 and "workers" in chosen.given else 1
-    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run_worker, chosen, siblings), chosen.log_level)
+    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(_run_alone, chosen, siblings), chosen.log_level)
+
+
+def _run_alone(chosen: Settings, siblings: int, child: Child) -> None:
+    try:
+        run_worker(chosen, siblings, child)
+    finally:
+        supervised.end_what_is_left(os.environ)
 
 
 def _alone(chosen: Settings, name: str, address: Address, flag: str) -> socket.socket:

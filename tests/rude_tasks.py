@@ -1,6 +1,7 @@
 """Tasks that leave something behind, hold the hub for ever, or fork: for `tests/test_leftovers.py`."""
 
 import os
+import subprocess
 import time
 
 import gevent
@@ -50,3 +51,9 @@ def nap_apart(seconds: float) -> float:
     """The same, in a process of its own."""
     time.sleep(seconds)
     return seconds
+
+
+@task
+def leave_a_program(seconds: float) -> int:
+    """Starts one, and does not wait for it; its pid."""
+    return subprocess.Popen(["sleep", str(seconds)]).pid

@@ -108,6 +108,16 @@ def test_a_killed_worker_takes_its_processes_along_and_is_reported_at_once(super
     supervised.wait_up({victim})
 
 
+def test_what_a_task_has_started_does_not_outlive_its_worker(supervised: Supervised) -> None:
+    for sig in (signal.SIGKILL, signal.SIGTERM):
+        started = supervised.ask(function="leave_a_program", args=[600])
+        victim = os.getpgid(started)
+        assert victim in supervised.worker_pids()
+        os.kill(victim, sig)
+        wait_until(lambda started=started: started not in supervised.tree(), message=supervised.describe)  # type: ignore[misc]
+        supervised.wait_up({victim})
+
+
 def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
