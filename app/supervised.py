@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,12 @@ from app.child import EXIT_ORPHANED, die_with_parent
 MARKS = ("SUPERVISOR_SERVER_URL", "SUPERVISOR_GROUP_NAME", "SUPERVISOR_PROCESS_NAME")
 """Variables that together name one program of one supervisord; what it starts inherits them."""
 
+STARTED_AFTER = 1.1
+"""Seconds after which supervisord counts a process as started: its `startsecs`, and a little."""
+
 _STDOUT = 1
+_FIELD_OF_START = 21 - 2
+"""Of /proc/PID/stat, behind pid and name."""
 
 
 def follow(environ: Mapping[str, str]) -> None:
@@ -35,12 +41,25 @@ def follow(environ: Mapping[str, str]) -> None:
         _end_what_was_left(marks)
 
 
+def outlast_start(environ: Mapping[str, str]) -> None:
+    """To be called by what can serve, before it does: under supervisord, block until this process counts as started. What tasks do to it
+    later is no failure to start, after some of which supervisord would give it up; nor is it when it leaves after many tasks."""
+    if environ.get("SUPERVISOR_ENABLED"):
+        time.sleep(max(0.0, STARTED_AFTER - _age()))
+
+
 def end_what_is_left(environ: Mapping[str, str]) -> None:
     """To be called last: under supervisord, kill the others of this process's group."""
     if environ.get("SUPERVISOR_ENABLED") and os.getpgrp() == os.getpid():
         for pid, group in _processes():
             if group == os.getpid() and pid != group:
                 _kill(pid)
+
+
+def _age() -> float:
+    """Seconds since this process was forked."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[_FIELD_OF_START]) / os.sysconf("SC_CLK_TCK")
 
 
 def _nobody_reads() -> bool:

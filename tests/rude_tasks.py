@@ -57,3 +57,9 @@ def nap_apart(seconds: float) -> float:
 def leave_a_program(seconds: float) -> int:
     """Starts one, and does not wait for it; its pid."""
     return subprocess.Popen(["sleep", str(seconds)]).pid
+
+
+@task(retryable=True, attempts=9, backoff=0.01)
+def die_often() -> None:
+    """Ends its process, every time."""
+    os._exit(7)

@@ -7,15 +7,16 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.harness import ROOT, TextClient, WsClient, wait_until
+from tests.harness import ROOT, Server, TextClient, WsClient, wait_until
 from tests.supervision import WORKERS, Supervised
 
+Start = Callable[..., Server]
 SETTINGS = {"HANDOFF_TASKS": "tests.rude_tasks,oddjobs", "HANDOFF_HANG_LIMIT": "2", "PYTHONPATH": str(ROOT)}
 GOOD = "from workers import task\n\n@task\ndef odd() -> str:\n    return 'odd'\n"
 
@@ -53,6 +54,12 @@ def test_the_workers_share_a_port_know_each_other_and_have_the_names_of_their_pr
     described = descriptions(supervised)
     assert sorted(described) == ["worker-1", "worker-2"]
     assert {one["siblings"] for one in described.values()} == {WORKERS}
+
+
+def test_a_gateway_elsewhere_meets_every_worker_at_the_shared_port(supervised: Supervised, start_server: Start) -> None:
+    host, port = supervised.text_address
+    elsewhere = start_server("gateway", "--pool", f"{host}:{port}")
+    wait_until(lambda: {one for one in ("worker-1", "worker-2") if f"link-up: {one} " in elsewhere.log()} == {"worker-1", "worker-2"})
 
 
 def test_what_is_written_is_private(supervised: Supervised) -> None:
@@ -118,6 +125,17 @@ def test_what_a_task_has_started_does_not_outlive_its_worker(supervised: Supervi
         supervised.wait_up({victim})
 
 
+def test_tasks_that_end_their_worker_again_and_again_do_not_end_the_program(supervised: Supervised) -> None:
+    with WsClient(supervised.ws_url) as browser:
+        browser.send({"id": "d", "function": "die_often"})
+        final = browser.final("d", 60)
+        assert (final["event"], final["error"]["code"], final["attempt"]) == ("failed", "crashed", 9)
+        browser.send({"id": "after", "function": "echo", "args": {"n": 1}})
+        assert browser.final("after")["result"] == {"n": 1}
+    supervised.wait_up()
+    assert "gave up" not in supervised.supervisor_log()
+
+
 def children(pid: int) -> set[int]:
     return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
@@ -160,7 +178,7 @@ def test_another_count_of_workers_is_taken_over_by_update(supervised: Supervised
 
 def test_a_module_that_does_not_import_ends_the_worker_with_the_reason_and_not_in_a_storm(supervised: Supervised) -> None:
     module = supervised.clone / "oddjobs.py"
-    supervised.edit("supervisord.d/split.conf", r"(\[fcgi-program(?:.*\n)+?)startretries=\d+", r"\1startretries=1")
+    supervised.edit("supervisord.d/split.conf", r"^startretries=3$", "startretries=1")
     supervised.ctl("update")
     supervised.wait_up()
     known = supervised.supervisor_log().count("spawned: 'worker-")
