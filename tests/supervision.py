@@ -92,13 +92,12 @@ class Supervised(Process):
         return subprocess.Popen(command, cwd=self.clone, env=os.environ | self._env, stdout=subprocess.DEVNULL)
 
     def again(self) -> None:
-        """Start supervisord once more, where it has ended."""
+        """Start supervisord once more, where it has ended; Handoff may take longer."""
         name, value = self._mark.split("=")
         command = ["supervisord", "-c", "supervisord.conf"]
         env = os.environ | self._env | {name: value}
         done = subprocess.run(command, cwd=self.clone, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)
         assert done.returncode == 0, done.stderr.decode()
-        self.wait_up()
 
     def supervisor_pid(self) -> int:
         """The process of supervisord."""

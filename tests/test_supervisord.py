@@ -82,14 +82,16 @@ def test_a_master_that_was_killed_is_started_again_and_nothing_is_left_of_the_ol
     echo(supervised)
 
 
-def test_what_runs_when_supervisord_is_killed_ends_and_then_nothing_is_left(supervised: Supervised) -> None:
+def test_what_runs_when_supervisord_is_killed_ends_and_the_next_one_waits_for_the_ports(supervised: Supervised) -> None:
+    before = supervised.handoff()
     with TextClient(supervised.text_address) as client:
-        client.send({"id": "t1", "function": "sleep", "args": {"seconds": 1}})
+        client.send({"id": "t1", "function": "sleep", "args": {"seconds": 2}})
         client.until(lambda message: message["event"] == "started")
         supervised.kill_supervisor()
+        supervised.again()
         assert client.receive()["event"] == "succeeded"
-    wait_until(lambda: not supervised.tree(), message=supervised.describe)
-    supervised.again()
+    supervised.wait_up(before)
+    assert not supervised.tree() & before
     echo(supervised)
 
 
