@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ class Supervised(Process):
         return self.tree() - {self.supervisor_pid()}
 
     def pids(self, name: str) -> list[int]:
-        """Of the processes that are called so, or so and a number."""
-        found = sorted((_comm(pid), pid) for pid in self.tree())
+        """Of the processes of supervisord's that are called so, or so and a number."""
+        found = sorted((_comm(pid), pid) for pid in descendants(self.supervisor_pid()))
         return [pid for comm, pid in found if re.fullmatch(rf"{name}(-\d+)?", comm)]
 
     def worker_pids(self) -> list[int]:
@@ -130,15 +131,16 @@ class Supervised(Process):
 
     def wait_up(self, before: set[int] | frozenset[int] = frozenset()) -> None:
         """Until there are as many workers as there should be, and a gateway that knows them, all of them new since `before`."""
-        wait_until(lambda: self._is_up(before), 30.0, self.log)
+        wait_until(lambda: self._is_up(before), 50.0, self.log)
 
     def _is_up(self, before: set[int] | frozenset[int]) -> bool:
-        pids = {*self.worker_pids(), *self.pids("gateway")}
-        if len(pids) != self.workers + 1 or pids & before:
+        if not (self.var / "supervisord.pid").exists():
             return False
-        gateway = self.pids("gateway")[0]
-        said = self.out()
-        return all(f"(pid {pid})" in said.partition(f"gateway[{gateway}]: link-up")[2] for pid in self.worker_pids())
+        workers, gateways = self.worker_pids(), self.pids("gateway")
+        if (len(workers), len(gateways)) != (self.workers, 1) or before & {*workers, *gateways}:
+            return False
+        _, _, said = self.out().partition(f"gateway[{gateways[0]}]: link-up")
+        return all(f"(pid {pid})" in said for pid in workers)
 
     def wait_state(self, state: str, name: str = "handoff") -> None:
         """Until `supervisorctl status` says so of it."""
@@ -171,6 +173,15 @@ def _reserved() -> socket.socket:
 
 def _joined(address: tuple[str, int]) -> str:
     return f"{address[0]}:{address[1]}"
+
+
+def descendants(pid: int) -> set[int]:
+    """The children of a process, and theirs."""
+    found: set[int] = set()
+    with suppress(OSError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            found |= {child} | descendants(child)
+    return found
 
 
 def _comm(pid: int) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import ROOT, Server, TextClient, WsClient, wait_until
-from tests.supervision import WORKERS, Supervised
+from tests.supervision import WORKERS, Supervised, descendants
 
 Start = Callable[..., Server]
 SETTINGS = {"HANDOFF_TASKS": "tests.rude_tasks,oddjobs", "HANDOFF_HANG_LIMIT": "2", "PYTHONPATH": str(ROOT)}
@@ -103,8 +103,7 @@ def test_a_killed_worker_takes_its_processes_along_and_is_reported_at_once(super
         browser.send({"id": "p", "function": "nap_apart", "args": [60]})
         name = browser.until(lambda message: message.get("event") == "started")["worker"]
         victim = next(pid for pid in supervised.worker_pids() if supervised.name_of(pid) == name)
-        wait_until(lambda: children(victim), message=supervised.describe)
-        theirs = children(victim)
+        theirs = wait_until(lambda: descendants(victim), message=supervised.describe)
         os.kill(victim, signal.SIGKILL)
         began = time.monotonic()
         final = browser.final("p")
@@ -134,10 +133,6 @@ def test_tasks_that_end_their_worker_again_and_again_do_not_end_the_program(supe
         assert browser.final("after")["result"] == {"n": 1}
     supervised.wait_up()
     assert "gave up" not in supervised.supervisor_log()
-
-
-def children(pid: int) -> set[int]:
-    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def test_while_one_worker_is_restarted_nobody_who_connects_is_refused(supervised: Supervised) -> None:

@@ -13,11 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from app.offspring import FIRST_DELAY
 from bench.faults.accounts import Accounts, runs_of
 from bench.faults.house import House, Service
 from bench.faults.kills import ALL, lasting
 from bench.faults.stage import Mix, Plan, Stage, staged
 from tests.harness import wait_until
+
+WATCHED = 10.0
+"""Seconds for which, in the long form, starts in vain are counted."""
 
 LONGER = 60.0
 """Seconds that a task takes which is past every limit."""
@@ -103,7 +107,7 @@ def _supervised(row: str, plan: Plan, form: str, actions: Sequence[Action], **se
 def _service(row: str, plan: Plan, form: str, **settings: str) -> Iterator[tuple[Stage, Service]]:
     """Slow enough that a restart is amid the load, also of few tasks."""
     settings |= {"CONCURRENCY": "20" if plan.long else "5"}
-    plan = plan if plan.long else replace(plan, tasks=3 * plan.tasks)
+    plan = plan if plan.long else replace(plan, tasks=2 * plan.tasks)
     with staged(row, plan, SLOW, build=lambda room, effects: Service(room, effects, form, **settings)) as stage:
         assert isinstance(stage.house, Service)
         yield stage, stage.house
@@ -187,7 +191,7 @@ def broken_module(plan: Plan) -> Accounts:
         with staged("broken module", plan, ALL, *flags, build=lambda *place: House(*place, *flags, env={"PYTHONPATH": room})) as stage:
             for number in stage.portions():
                 module.write_text(BREAKS[number % len(BREAKS)])
-                _lose_a_worker(stage, module)
+                _lose_a_worker(stage)
                 stage.more()
                 _start_in_vain(stage, module)
             accounts = stage.books()
@@ -195,15 +199,20 @@ def broken_module(plan: Plan) -> Accounts:
     return accounts
 
 
-def _lose_a_worker(stage: Stage, module: Path) -> None:
+def _lose_a_worker(stage: Stage) -> None:
     """Its successors cannot load the module; they are tried further and further apart, and the other worker goes on."""
+
+    def tries() -> int:
+        return stage.house.log().count("cannot load the task module") - known
+
     known, began = stage.house.log().count("cannot load the task module"), time.monotonic()
     stage.kill(stage.chance.choice(stage.house.worker_pids()))
-    wait_until(lambda: stage.house.log().count("cannot load the task module") >= known + 3, 60, stage.state)
-    tries = stage.house.log().count("cannot load the task module") - known
-    most = 3 + 2 * (time.monotonic() - began)
-    stage.want(tries <= most, f"{tries} starts in {time.monotonic() - began:.1f} s")
+    wait_until(lambda: tries() >= 2, 60, stage.state)
     stage.ask(f"meanwhile-{stage.kills}", "once", [])
+    if stage.plan.long:
+        wait_until(lambda: time.monotonic() - began > WATCHED, 2 * WATCHED)
+    took, count = time.monotonic() - began, tries()
+    stage.want(took >= FIRST_DELAY / 2 * (2 ** (count - 2) - 1), f"{count} starts in {took:.1f} s")  # half of each delay is chance
 
 
 def _start_in_vain(stage: Stage, module: Path) -> None:
