@@ -24,7 +24,7 @@ from workers.sinks import FAR_BEHIND
 
 log = logging.getLogger(__name__)
 
-KEPT_FOR = 60.0
+KEPT_FOR = 600.0
 """Seconds for which events are kept after the connection was lost."""
 
 KEPT_BYTES = 8 * 1024 * 1024
