@@ -29,6 +29,7 @@ class Supervised(Process):
         self.ws_address: tuple[str, int] = self._ports[1].getsockname()
         self._lay_out(form)
         self.workers = workers
+        self._sessions = set[int]()
         ours = {"WS": _joined(self.ws_address), "TEXT": _joined(self.text_address), "WORKERS": str(workers)}
         self._env = {f"HANDOFF_{name}": value for name, value in ours.items()} | dict(settings or {}) | {"PATH": PATH}
         if self.split:
@@ -101,8 +102,17 @@ class Supervised(Process):
         assert done.returncode == 0, done.stderr.decode()
 
     def supervisor_pid(self) -> int:
-        """The process of supervisord."""
-        return int((self.var / "supervisord.pid").read_text())
+        """The process of supervisord, which leads a session of its own."""
+        pid = int((self.var / "supervisord.pid").read_text())
+        self._sessions.add(pid)
+        return pid
+
+    def _is_ours(self, pid: int) -> bool:
+        """Also by the session, since a process may have written over its environment."""
+        with suppress(OSError):
+            state, _, _, session = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[:4]
+            return super()._is_ours(pid) or (state not in "ZX" and int(session) in self._sessions)
+        return False
 
     def kill_supervisor(self) -> None:
         """With SIGKILL."""
