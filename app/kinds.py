@@ -99,7 +99,17 @@ def _path(text: str) -> Path:
     return Path(text).absolute()  # a task that changes its directory must not take ours along
 
 
+def _path_or_none(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _plain_address(text: str) -> Address:
+    address = Address.parse(text)
+    return address if not address.tls else _nothing()
+
+
 ADDRESS = Kind(Address.parse, "an address", "ADDRESS")
+PLAIN_ADDRESS = Kind(_plain_address, "an address without tls://", "ADDRESS")
 COUNT = Kind(_whole, "a whole number, 0 or more", "N")
 FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
 POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")
@@ -113,3 +123,4 @@ DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
+FILE = Kind(_path_or_none, "a path, or nothing", "PATH")
