@@ -51,9 +51,12 @@ def read_secret(path: Path, flag: str = "--secret-file") -> Secret:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # or a pipe would hold the start
     except OSError as error:
         raise SettingsError(f"{flag}: cannot read {path}: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
+    try:
         _check_file(path, os.fstat(descriptor), flag)
-        return _secret(file.read(_LARGEST_FILE).rstrip(b"\r\n"), f"{flag}: {path}")
+        key = os.read(descriptor, _LARGEST_FILE)
+    finally:
+        os.close(descriptor)
+    return _secret(key.rstrip(b"\r\n"), f"{flag}: {path}")
 
 
 def take_secret(path: Path | None, environ: MutableMapping[str, str]) -> Secret | None:
