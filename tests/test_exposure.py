@@ -25,7 +25,7 @@ AS_ROOT = {"HANDOFF_ALLOW_ROOT": "yes"}
 
 @pytest.fixture(autouse=True)
 def not_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exposure.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
 
 
 def settings(*flags: str, **more: Any) -> Settings:
@@ -65,7 +65,7 @@ def test_who_says_so_in_so_many_words_is_warned() -> None:
 
 @pytest.mark.parametrize("role", ["worker", "gateway"])
 def test_root_is_not_open_to_others(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
-    monkeypatch.setattr(exposure.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(SettingsError, match=r"root.*--allow-root yes"):
         check(settings(secret=SECRET), {role: OPEN})
     assert any("root" in warning for warning in check(settings("--allow-root", "yes", secret=SECRET), {role: OPEN}))
