@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (4, "app/store.py"),
     (4, "app/scribe.py"),
     (4, "app/durable.py"),
-    (4, "app/link.py workers/short.py workers/threshold.py"),
+    (4, "app/link.py workers/short.py workers/threshold.py workers/house.py"),
     (4, "app/places.py app/pulse.py workers/connection.py"),
     (4, "workers/idlers.py"),
     (4, "app/pool.py"),
