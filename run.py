@@ -124,7 +124,7 @@ def run_gateway(chosen: Settings, child: Child) -> None:
     _patch(child)
     from app.gateway.server import serve
 
-    serve(chosen, child.listener, child.ready)
+    serve(chosen, child)
 
 
 def run_worker(chosen: Settings, siblings: int, child: Child) -> None:

@@ -241,6 +241,12 @@ class Claimants:
         return any(claimant.unacknowledged for claimant in self._known.values())
 
     @property
+    def awaited(self) -> bool:
+        """Whether one was lost so lately that it, or its successor, may come back to hear what has ended and to be told what never came."""
+        since = time.monotonic() - KEPT_FOR
+        return any(claimant._outbox is None and claimant._lost_at > since for claimant in self._known.values())
+
+    @property
     def parting(self) -> bool:
         """Whether some gateway was told that this process leaves, and has not said that it has heard."""
         return any(claimant.parting for claimant in self._known.values())

@@ -23,7 +23,7 @@ from app.ends import overrun_path, stack_path
 from app.rundir import RunDirectory
 from app.settings import Settings
 from app.turn import Turn
-from workers.claims import Claimant, Claimants
+from workers.claims import KEPT_FOR, Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
 from workers.limits import Limits
@@ -84,6 +84,7 @@ class Worker:
         gevent.signal_handler(signal.SIGTERM, self._stop_soon)
         for number in (signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self._stop_at_once)
+        gevent.signal_handler(signal.SIGHUP, self._leave, True)
         self._watchdog.start()
         self._retirement.start()
         self._child.ready()
@@ -165,6 +166,9 @@ class Worker:
         self._wait_while(lambda: self._unfinished or not all(one.answered for one in self._connections))
         self._until = time.monotonic() + (_ACKS_WITHIN if self._told else _GOODBYES_WITHIN)
         self._wait_while(lambda: self._claimants.unacknowledged or self._claimants.parting)
+        if not self._told:
+            self._until = time.monotonic() + KEPT_FOR  # one that is being replaced comes back, and hears then
+            self._wait_while(lambda: self._claimants.awaited or self._claimants.unacknowledged)
 
     def _wait_while(self, condition: Callable[[], Any]) -> None:
         """Until it is false, or `_until`, which a signal may bring forward meanwhile."""
