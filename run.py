@@ -7,23 +7,29 @@ The commands that talk to a server that runs are in `app/commands/`, which only 
 import functools
 import logging
 import os
+import signal
 import sys
-from argparse import SUPPRESS, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 
-from app import ends, listeners, log, rundir, settings
+from app import daemon, ends, listeners, log, orders, privileges, rundir, settings
 from app.address import Address
-from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
+from app.child import EXIT_NOT_RUNNING, EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
 from app.master import Master
 from app.offspring import Role
+from app.privileges import Identity
 from app.settings import Settings
 
 DESCRIPTION = """\
 Hands tasks off from WebSocket clients to a pool of worker processes.
 
 commands:
-  start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too
+  start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too;
+            -d: in the background, once it is ready
+  stop      end it, and what runs in it, at once; -g: as soon as its tasks have ended, or --graceful is over
+  restart   stop (with -g as above), then start (with -d as above)
+  reload    load changed code of tasks and handlers, beside what runs; settings stay as they are
   gateway   one gateway process; without --pool it uses the workers that run in the same data directory
   worker    one worker process
   call      run one task on a server that runs, and wait for it: run.py call countdown start=3
@@ -45,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
             from app.commands.group import main as client
 
             return client([*argv[at : at + 1], *argv[:at], *argv[at + 1 :]])
-        command, chosen = _parse(argv)
-        _make_directories(chosen)
-        return COMMANDS[command](chosen)
+        flags, chosen = _parse(argv)
+        os.umask(chosen.umask)
+        return COMMANDS[flags.command](chosen, flags)
     except SettingsError as error:
         print(f"handoff: {log.one_line(error.message)}", file=sys.stderr)
         return EXIT_SETTINGS
@@ -57,37 +63,101 @@ def _place_of_command(argv: Sequence[str]) -> int:
     """Where the first word stands that is neither a flag nor the value of one: each setting's flag has a value."""
     at = 0
     while at < len(argv) and argv[at].startswith("-"):
-        at += 1 if "=" in argv[at] else 2
+        at += 1 if "=" in argv[at] or argv[at] in SWITCHES else 2
     return at
 
 
-def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
+def _parse(argv: Sequence[str]) -> tuple[Namespace, Settings]:
     usage = "run.py [COMMAND] [--flag VALUE ...]"
     parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("command", nargs="?", default="start", help=SUPPRESS)
+    parser.add_argument(
+        *SWITCHES[:2], action="store_true", help="start, restart: in the background; what is said goes to handoff.log in data-dir"
+    )
+    parser.add_argument(*SWITCHES[2:], action="store_true", help="stop, restart: let tasks end first")
     flags, unknown = parser.parse_known_args(argv)
     if unknown:  # before the command is looked at, which may be the value of an unknown flag
         raise SettingsError(f"nothing is called {unknown[0]!r}; --help lists flags and commands")
     if flags.command not in COMMANDS:
         raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join([*COMMANDS, *CLIENT_COMMANDS])}")
-    return flags.command, settings.from_flags(flags, os.environ)
+    for name, commands in (("daemon", ("start", "restart")), ("gently", ("stop", "restart"))):
+        if getattr(flags, name) and flags.command not in commands:
+            raise SettingsError(f"--{name}: goes with {' and '.join(commands)} alone")
+    return flags, settings.from_flags(flags, os.environ)
 
 
-def start(chosen: Settings) -> int:
-    """The gateway and the workers under a master; stays until all of them have ended."""
+def start(chosen: Settings, flags: Namespace) -> int:
+    """The gateway and the workers under a master; stays until all of them have ended, or with -d until they serve."""
+    identity = _identity(chosen)
+    if not flags.daemon:
+        return _start(chosen, identity, _print)
+    return daemon.start(functools.partial(_start, chosen, identity), chosen.data_dir / daemon.LOG_NAME, identity)
+
+
+def _start(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...] = ()) -> int:
     log.configure("master", chosen.log_level)
-    lock = rundir.lock(chosen.run_dir)
-    ends.sweep(chosen.run_dir)
+    try:
+        with identity.acting():
+            lock = rundir.lock(chosen.run_dir)
+        return _lead(chosen, identity, say, (*private, lock))
+    except SettingsError as error:  # in the background, nobody else is left to say it
+        print(f"handoff: {log.one_line(error.message)}", file=sys.stderr)
+        return EXIT_SETTINGS
+
+
+def _lead(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...]) -> int:
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
-    _warn(addresses)
+    forget_pid = orders.write_pid(chosen.pid_file or chosen.run_dir / "master.pid", identity)
     try:
-        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses), chosen.run_dir).run()
+        _become(identity, chosen, addresses)
+        _entitle("master", str(chosen.data_dir))
+        ends.sweep(chosen.run_dir)
+        ready = functools.partial(_announce, addresses, say)
+        return Master(roles, chosen.graceful, chosen.log_level, ready, chosen.run_dir, private).run()
     finally:
+        forget_pid()
         for role in roles:
             role.listener.close()
             listeners.forget(addresses[role.name])
-        os.close(lock)
+
+
+def stop(chosen: Settings, flags: Namespace) -> int:
+    """End the server that runs with this data directory."""
+    patience = orders.FAST_PATIENCE + (chosen.graceful if flags.gently else 0)
+    return orders.stop(chosen.run_dir, patience, signal.SIGTERM if flags.gently else signal.SIGINT)
+
+
+def restart(chosen: Settings, flags: Namespace) -> int:
+    """The same, where one runs; then start."""
+    ended = stop(chosen, flags) if orders.find(chosen.run_dir) else 0
+    return start(chosen, flags) if ended in (0, EXIT_NOT_RUNNING) else ended
+
+
+def reload(chosen: Settings, _flags: Namespace) -> int:
+    """Have changed code loaded."""
+    return orders.reload(chosen.run_dir)
+
+
+def _identity(chosen: Settings) -> Identity:
+    """Who is to run; what they write to is there afterwards."""
+    found = privileges.identity(chosen.user, chosen.group)
+    for path in (chosen.data_dir, chosen.run_dir):
+        try:
+            found.make_directory(path)
+        except OSError as error:
+            raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
+    return found
+
+
+def _become(identity: Identity, chosen: Settings, addresses: dict[str, Address]) -> None:
+    """From here on nothing needs root: what only root may listen on is listened on."""
+    for address in addresses.values():
+        if address.path and identity.name:
+            os.chown(address.path, identity.uid, identity.gid, follow_symlinks=False)
+    identity.become()
+    identity.check(chosen.data_dir)
+    _warn(addresses)
 
 
 def _workers(chosen: Settings) -> list[Role]:
@@ -97,21 +167,23 @@ def _workers(chosen: Settings) -> list[Role]:
     return [Role("worker", chosen.workers, listeners.listen(chosen.text, "--text"), run)]
 
 
-def gateway(chosen: Settings) -> int:
+def gateway(chosen: Settings, _flags: Namespace) -> int:
     """One gateway, in this very process."""
+    identity = _identity(chosen)
     listener = listeners.listen(chosen.ws, "--ws")
     log.configure("gateway", chosen.log_level)
     addresses = {"gateway": listeners.address_of(listener)}
-    _warn(addresses)
+    _become(identity, chosen, addresses)
     live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
-def worker(chosen: Settings) -> int:
+def worker(chosen: Settings, _flags: Namespace) -> int:
     """One worker, in this very process."""
+    identity = _identity(chosen)
     listener = listeners.listen(chosen.text, "--text")
     log.configure("worker", chosen.log_level)
     addresses = {"worker": listeners.address_of(listener)}
-    _warn(addresses)
+    _become(identity, chosen, addresses)
     live(
         Child(f"worker-{os.getpid()}", listener, functools.partial(_say, addresses)),
         functools.partial(run_worker, chosen, 1),
@@ -145,10 +217,20 @@ def _patch(child: Child) -> None:
     from gevent import get_hub, monkey
 
     monkey.patch_all()
+    _entitle(child.name)
     sys.path.append(os.getcwd())
     if child.lifeline >= 0:
         child.watcher = get_hub().loop.io(child.lifeline, 1, ref=False)
         child.watcher.start(os._exit, EXIT_ORPHANED)
+
+
+def _entitle(name: str, about: str = "") -> None:
+    """What ps and top show: as `handoff: worker-1`. The name of the process itself stays as it is."""
+    from setproctitle import getthreadtitle, setproctitle, setthreadtitle
+
+    before = getthreadtitle()
+    setproctitle(f"handoff: {name} {about}".rstrip())
+    setthreadtitle(before)
 
 
 def _warn(addresses: dict[str, Address]) -> None:
@@ -163,10 +245,10 @@ def _warn(addresses: dict[str, Address]) -> None:
 def _say(addresses: dict[str, Address], said: bytes) -> None:
     """There is no master to hear it, but somebody who started us."""
     if said == READY:
-        _announce(addresses)
+        _announce(addresses, _print)
 
 
-def _announce(addresses: dict[str, Address]) -> None:
+def _announce(addresses: dict[str, Address], say: Callable[[str], None]) -> None:
     lines = []
     if address := addresses.get("gateway"):
         lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws://{address}/ws")
@@ -174,18 +256,16 @@ def _announce(addresses: dict[str, Address]) -> None:
         lines.append(f"workers listening on {address}" if address.path else f"workers listening on text://{address}")
     if (address := addresses.get("gateway")) and not address.path:
         lines.append(f"page at http://{address}/")
-    print(*lines, "ready", sep="\n", flush=True)
+    say("\n".join([*lines, "ready\n"]))
 
 
-def _make_directories(chosen: Settings) -> None:
-    for path in (chosen.data_dir, chosen.run_dir):
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
+def _print(text: str) -> None:
+    print(text, end="", flush=True)
 
 
-COMMANDS = {"start": start, "gateway": gateway, "worker": worker}
+COMMANDS = {"start": start, "gateway": gateway, "worker": worker, "stop": stop, "restart": restart, "reload": reload}
+SWITCHES = ("-d", "--daemon", "-g", "--gently")
+"""The flags without a value."""
 CLIENT_COMMANDS = ("call", "tasks", "functions", "completion")
 COMPLETING = "_RUN_PY_COMPLETE"
 

@@ -30,6 +30,8 @@ EXIT_ORPHANED = 4
 """The master is gone."""
 EXIT_JOURNAL = 5
 """The disk has failed under the journal: what is on it is not known any more."""
+EXIT_NOT_RUNNING = 7
+"""Of a command: there is no server that it could be about."""
 
 BOOTED, READY, LEAVING = b"=", b"+", b"-"
 """What a process says to its master."""

@@ -93,6 +93,15 @@ def _text(text: str) -> str:
     return text
 
 
+def _path_or_none(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _umask(text: str) -> int:
+    mask = int(text, 8)
+    return mask if 0 <= mask <= 0o777 else _nothing()
+
+
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
@@ -113,3 +122,5 @@ DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
+PATH_OR_NONE = Kind(_path_or_none, "a path", "PATH")
+UMASK = Kind(_umask, "an octal number up to 777", "MASK")

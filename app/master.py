@@ -27,7 +27,7 @@ from app import child
 from app.child import Child
 from app.ends import OomKills, killed_by, leave_word, peak
 from app.offspring import Place, Role, kill_group, places
-from app.reload import Outcome, Reload
+from app.reload import Reload
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +51,21 @@ class _Stop(enum.Enum):
 
 
 class Master:
-    """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time."""
+    """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time.
+    `private` are descriptors that no child is to have."""
 
     def __init__(
-        self, roles: Sequence[Role], graceful: float, level: str, on_ready: Callable[[], None], run_dir: Path | None = None
+        self,
+        roles: Sequence[Role],
+        graceful: float,
+        level: str,
+        on_ready: Callable[[], None],
+        run_dir: Path | None = None,
+        private: tuple[int, ...] = (),
     ) -> None:
         self._places = [place for role in roles for place in places(role)]
         self._leavers: list[Place] = []
-        self._reload = Reload(self._places, self._leavers, self._start, Outcome(run_dir))
+        self._reload = Reload(self._places, self._leavers, self._start, run_dir)
         self._listeners = [role.listener for role in roles]
         self._graceful = graceful
         self._level = level
@@ -72,7 +79,7 @@ class Master:
         self._queue: deque[int] = deque()
         self._lifeline, held = os.pipe()  # children hold the reading end; the writing end lives as long as the master
         self._wakeup, self._waker = os.pipe()
-        self._private = (held, self._wakeup, self._waker)
+        self._private = (held, self._wakeup, self._waker, *private)
 
     def run(self) -> int:
         """Start everything and stay until the last process has ended; the exit code."""

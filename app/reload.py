@@ -17,6 +17,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from app.offspring import Place, kill_group
 
@@ -37,39 +38,49 @@ class _Phase(enum.Enum):
     SWITCHING = "switching"
 
 
-class Outcome:
-    """Counts the reloads of one master, in a file in the run directory (none where that is None), for who waits for one to end."""
+class Outcome(NamedTuple):
+    """How many reloads of one master were begun, are done, and have failed; in a file in the run directory for who waits for one to end."""
 
-    def __init__(self, run_dir: Path | None) -> None:
-        self._path = None if run_dir is None else run_dir / "reloads"
-        self._counts = {"done": 0, "failed": 0}
-        self._write()
+    begun: int = 0
+    done: int = 0
+    failed: int = 0
 
-    def add(self, outcome: str) -> None:
-        """One more is `done`, or has `failed`."""
-        self._counts[outcome] += 1
-        self._write()
+    @property
+    def ended(self) -> int:
+        """However."""
+        return self.done + self.failed
 
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        unfinished = self._path.with_suffix(".new")
-        try:
-            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
-                json.dump({"master": os.getpid(), **self._counts}, file)
-            unfinished.replace(self._path)
-        except OSError as error:
-            log.error("cannot say how the reload ended: %s", error)
+    @classmethod
+    def read(cls, run_dir: Path) -> "Outcome":
+        """What the file says."""
+        return cls(*json.loads(_outcomes(run_dir).read_bytes()))
+
+    def write(self, run_dir: Path | None) -> "Outcome":
+        """Whoever reads has all of it; nothing is written where there is no directory."""
+        if run_dir is not None:
+            unfinished = _outcomes(run_dir).with_suffix(".new")
+            try:
+                with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as file:
+                    json.dump(self, file)
+                unfinished.replace(_outcomes(run_dir))
+            except OSError as error:
+                log.error("reload-unsaid: cannot write how it ended: %s", error)
+        return self
+
+
+def _outcomes(run_dir: Path) -> Path:
+    return run_dir / "reloads"
 
 
 class Reload:
     """Of one master, whose `places` and `leavers` it changes. `start` forks a process for a place."""
 
-    def __init__(self, places: list[Place], leavers: list[Place], start: Callable[[Place], None], outcome: Outcome) -> None:
+    def __init__(self, places: list[Place], leavers: list[Place], start: Callable[[Place], None], run_dir: Path | None) -> None:
         self._places = places
         self._leavers = leavers
         self._start = start
-        self._outcome = outcome
+        self._run_dir = run_dir
+        self._outcome = Outcome().write(run_dir)
         self._phase = _Phase.IDLE
         self._asked = False
         self._to_be_told: list[Place] = []
@@ -104,6 +115,7 @@ class Reload:
 
     def _begin(self) -> None:
         self._asked = False
+        self._outcome = self._outcome._replace(begun=self._outcome.begun + 1).write(self._run_dir)
         self._phase, self.due = _Phase.BOOTING, time.monotonic() + BOOT_LIMIT
         log.info("reload-begins: %d processes are started beside those that serve", len(self._places))
         self.successors = [Place(place.name, place.role, successor=True) for place in self._places]
@@ -135,7 +147,7 @@ class Reload:
             len(self._places),
             left,
         )
-        self._end("done")
+        self._end(self._outcome._replace(done=self._outcome.done + 1))
 
     def _force(self) -> None:
         """Somebody is waited for in vain: whoever was told to let go is killed, and what it had is taken up by the next one."""
@@ -156,12 +168,12 @@ class Reload:
             place.outdated = True
         self._leavers += [place for place in self.successors if place.pid]
         self.successors = []
-        self._end("failed")
+        self._end(self._outcome._replace(failed=self._outcome.failed + 1))
 
-    def _end(self, outcome: str) -> None:
+    def _end(self, outcome: Outcome) -> None:
         self._to_be_told = []
         self._phase, self.due = _Phase.IDLE, time.monotonic() if self._asked else _NEVER
-        self._outcome.add(outcome)
+        self._outcome = outcome.write(self._run_dir)
 
 
 def _tell(place: Place) -> None:
