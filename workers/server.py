@@ -42,6 +42,9 @@ STAND_BACK = 0.05
 _EXPIRE_EVERY = 5.0
 _LOOK_EVERY = 0.02
 _ACKS_WITHIN = 2.0
+_FIRST_WORD = 0.25
+"""Seconds that whoever has just connected has to ask for something, of a process that leaves while others serve."""
+
 _GOODBYES_WITHIN = 15.0
 """Seconds that a gateway has to hear that a process leaves of its own accord, and to say that it sends nothing more."""
 
@@ -160,6 +163,8 @@ class Worker:
 
     def _drain(self) -> None:
         """Idle connections close at once; the others once what they asked for has ended, and a gateway has taken note of it."""
+        if not self._told:
+            gevent.sleep(_FIRST_WORD)
         for connection in list(self._connections):
             if connection.idle:
                 connection.close()

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults import crowd, disk, kills, rude
+from bench.faults import crowd, disk, kills, reloads, rude
 from bench.faults.accounts import HEADINGS, Accounts
 from bench.faults.stage import Plan
 from bench.report import columns
@@ -34,6 +34,7 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     "connections": crowd.connections,
     "does-not-read": crowd.slow_readers,
     "attacks": crowd.attacks,
+    "hup": reloads.hup,
     "master": kills.master,
     "everything": kills.everything,
 }
