@@ -123,6 +123,34 @@ def test_a_signal_during_the_start_ends_everything(start: Start, number: int) ->
     assert process.out() == ""
 
 
+def test_a_reload_replaces_everybody_and_those_who_wait_for_nobody_are_there_first(start: Start) -> None:
+    process = start("relay", 1)
+    before = children(process)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reload-done" in process.log(), message=process.log)
+    wait_until(lambda: len(children(process)) == 1 and not before & children(process), message=process.log)
+
+
+def test_who_does_not_let_go_at_a_reload_is_killed(start: Start) -> None:
+    process = start("stiff", 1)
+    before = children(process)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reload-done" in process.log(), message=process.log)
+    assert "reload-forced: worker-1" in process.log()
+    wait_until(lambda: len(children(process)) == 1 and not before & children(process), message=process.log)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("slow_successor", "code is not loaded within 1 s"), ("late_trouble", "worker-1 could not start")]
+)
+def test_a_reload_that_comes_to_nothing_leaves_those_who_serve(start: Start, kind: str, why: str) -> None:
+    process = start(kind, 1)
+    before = children(process)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: f"reload-failed: {why}" in process.log(), message=process.log)
+    wait_until(lambda: children(process) == before, message=process.describe)
+
+
 def test_a_child_has_clean_signals_and_no_stdin(start: Start) -> None:
     process = start("idle", 1)
     worker = children(process).pop()
