@@ -147,6 +147,7 @@ def _identity(chosen: Settings) -> Identity:
             found.make_directory(path)
         except OSError as error:
             raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
+    found.check(chosen.data_dir)
     return found
 
 
@@ -156,7 +157,6 @@ def _become(identity: Identity, chosen: Settings, addresses: dict[str, Address])
         if address.path and identity.name:
             os.chown(address.path, identity.uid, identity.gid, follow_symlinks=False)
     identity.become()
-    identity.check(chosen.data_dir)
     _warn(addresses)
 
 

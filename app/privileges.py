@@ -54,8 +54,10 @@ class Identity:
         with self.acting(), contextlib.suppress(PermissionError):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
             return
-        path.mkdir(mode=0o700, parents=True)  # the user cannot write to its parent, and so cannot put a link into our way
-        os.chown(path, self.uid, self.gid, follow_symlinks=False)
+        for each in (*reversed(path.parents), path):  # the user cannot write to the first of them, and so cannot put a link into our way
+            if not each.exists():
+                each.mkdir(mode=0o700)
+                os.chown(each, self.uid, self.gid, follow_symlinks=False)
 
     def open(self, path: Path, flags: int) -> int:
         """A file of mode 0600 that the user may write to; made where it is not there. Raises `OSError`."""
@@ -84,11 +86,14 @@ class Identity:
         os.environ.update(HOME=self.home, USER=self.name, LOGNAME=self.name)
 
     def check(self, data_dir: Path) -> None:
-        """Whether what is in the data directory can be used; to be asked after `become`. Raises `SettingsError`."""
-        found = (path for pattern in _OURS for path in (data_dir.glob(pattern) if pattern else [data_dir]))
-        bad = next((path for path in found if self.name and not os.access(path, os.R_OK | os.W_OK)), None)
-        if bad is not None:
+        """Whether what is in the data directory can be used. Raises `SettingsError`."""
+        with self.acting():
+            found = (path for pattern in _OURS for path in (data_dir.glob(pattern) if pattern else [data_dir]))
+            bad = next((path for path in found if not os.access(path, os.R_OK | os.W_OK, effective_ids=True)), None)
+        if bad is not None and self.name:
             raise SettingsError(f"--user: {self.name} may not write to {bad}; chown -R {self.name} {data_dir}")
+        if bad is not None:
+            raise SettingsError(f"--data-dir: {bad} cannot be written to by this user")
 
 
 def _give(descriptor: int, path: Path, uid: int, gid: int) -> None:

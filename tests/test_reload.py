@@ -202,4 +202,4 @@ def test_usr1_ends_nobody(start_server: Start) -> None:
     sender.join()
     wait_until(lambda: len(server.tree()) == 4, 10, server.describe)
     assert server.tree() & before == {server.pid}
-    assert server.log().count("signal SIG") == 1
+    assert server.log().count("ended: signal") == 1
