@@ -53,6 +53,6 @@ def _written(_refused: Refused) -> None:
 
 
 def _claim(task: Task, link: Link) -> None:
-    link.tasks[task.id] = task
+    link.tasks[task.label] = task
     task.link = link
     task.sent = True

@@ -173,7 +173,7 @@ class Worker:
         self._wait_while(lambda: self._claimants.unacknowledged or self._claimants.parting)
         if not self._told:
             self._until = time.monotonic() + KEPT_FOR  # one that is being replaced comes back, and hears then
-            self._wait_while(lambda: self._claimants.awaited or self._claimants.unacknowledged)
+            self._wait_while(lambda: self._claimants.awaited(_GOODBYES_WITHIN) or self._claimants.unacknowledged)
 
     def _wait_while(self, condition: Callable[[], Any]) -> None:
         """Until it is false, or `_until`, which a signal may bring forward meanwhile."""
