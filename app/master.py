@@ -5,8 +5,8 @@ It reads from top to bottom. Signal handlers only queue; one loop acts, in the m
     starting ──all ready──▶ serving ──TERM──▶ stopping (graceful, then killed) ──▶ gone
         └──────── INT, QUIT, a second TERM, a failed boot ──▶ stopping (fast, then killed) ──▶ gone
 
-HUP, while serving: `app/reload.py`. USR1 is passed on to all: they open their logs anew. What happens in a child before its role runs is in
-`app/child.py`; what a role is, only `run.py` knows.
+HUP, while serving: `app/reload.py`; where it means that the terminal was closed, as TERM. USR1 is passed on to all: they open their logs
+anew. What happens in a child before its role runs is in `app/child.py`; what a role is, only `run.py` knows.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from app import child
 from app.child import Child
 from app.ends import OomKills, killed_by, leave_word, peak
-from app.offspring import Place, Role, kill_group, places
+from app.offspring import Place, Role, has_terminal, kill_group, places
 from app.reload import Reload
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Master:
         self._on_ready = on_ready
         self._run_dir = run_dir
         self._oom_kills = OomKills()
+        self._had_terminal = has_terminal()
         self._was_ready = False
         self._stop = _Stop.NO
         self._kill_at = _NEVER
@@ -182,7 +183,10 @@ class Master:
             elif number in (signal.SIGINT, signal.SIGQUIT):
                 self._stop_at_least(_Stop.FAST)
             elif number == signal.SIGHUP:
-                self._reload.ask()
+                if self._had_terminal and not has_terminal():
+                    self._stop_at_least(_Stop.GRACEFUL)  # it was closed, and nobody is there any more
+                else:
+                    self._reload.ask()
             elif number == signal.SIGUSR1:
                 self._pass_on(number)
 

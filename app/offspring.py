@@ -90,6 +90,15 @@ def _name(role: Role, number: int) -> str:
     return role.name if role.count == 1 and role.name == "gateway" else f"{role.name}-{number}"
 
 
+def has_terminal() -> bool:
+    """Whether this process can be spoken to from one; see tty(4)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def kill_group(pid: int) -> None:
     """The process that leads the group, and what it started; a fork that has not come to lead its group yet, alone."""
     for kill in (os.kill, os.killpg):

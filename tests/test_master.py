@@ -1,10 +1,12 @@
 """The master alone, with roles that do not always behave: what ends, what is replaced, and what never becomes a storm."""
 
 import os
+import pty
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,22 @@ def test_ctrl_c_in_a_terminal_reaches_the_master_alone(start: Start) -> None:
     assert {os.getpgid(pid) for pid in process.tree()} == process.tree()
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait() == 0
+
+
+def test_a_terminal_that_is_closed_ends_everything() -> None:
+    """Its HUP is no order to load changed code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.roles", "idle", "2"])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
+    workers = {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    assert len(workers) == 2
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
 
 
 def test_nothing_outlives_a_master_that_was_killed(start: Start) -> None:
