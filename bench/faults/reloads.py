@@ -99,7 +99,8 @@ def _reload_again_and_again(stage: Stage, browser: WsClient) -> Any:
         stage.kills += 1
         wait_until(lambda before=before: stage.house.log().count("reload-done") > before, 60, stage.state)  # type: ignore[misc]
         took.append(time.monotonic() - began)
-        code = code or _close_code(browser)
+        if not code:
+            code = _close_code(browser)
     stage.remarks.append(f"a reload took {max(took):.2f} s at most")
     return code
 
