@@ -109,5 +109,6 @@ def _close_code(browser: WsClient) -> int:
     with suppress(websocket.WebSocketException, OSError):
         browser.socket.settimeout(10)
         opcode, frame = browser.socket.recv_data()
+        browser.socket.shutdown()  # type: ignore[no-untyped-call]
         return int.from_bytes(frame[:2], "big") if opcode == websocket.ABNF.OPCODE_CLOSE else -opcode
     return -1
