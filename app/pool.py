@@ -242,7 +242,8 @@ class Pool:
         link.claim(self._journal)
         log.info("link-up: %s at %s", link.name, address)
         self._count(link)
-        self.met.set()
+        if not link.leaving:  # else what can be called is not known yet
+            self.met.set()
         return link if met else None
 
     def _read(self, link: Link) -> None:

@@ -36,6 +36,24 @@ def lock(path: Path) -> int:
     return descriptor
 
 
+def master(path: Path) -> int:
+    """The process that is the master of this run directory; 0 where there is none. Raises `PermissionError`."""
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    try:
+        kind, _, _, _, pid = _holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return int(pid) if kind != fcntl.F_UNLCK else 0
+
+
+def _holder(descriptor: int) -> tuple[int, ...]:
+    asked = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    return struct.unpack(_FLOCK, asked)
+
+
 class RunDirectory:
     """A directory of mode 0700. Sockets are reached through `/proc/self/fd`, because `sun_path` ends at 108 bytes."""
 
@@ -68,10 +86,9 @@ class RunDirectory:
         except FileNotFoundError:
             return False
         try:
-            asked = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+            return _holder(descriptor)[0] != fcntl.F_UNLCK
         finally:
             os.close(descriptor)
-        return bool(struct.unpack(_FLOCK, asked)[0] != fcntl.F_UNLCK)
 
     def forget(self, instance: str) -> None:
         """Remove the socket of a worker that is gone, or is leaving."""
