@@ -8,11 +8,12 @@ import functools
 import logging
 import os
 import signal
+import socket
 import sys
 from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 
-from app import daemon, ends, listeners, log, orders, privileges, rundir, settings
+from app import daemon, ends, listeners, log, orders, privileges, rundir, settings, supervised
 from app.address import Address
 from app.child import EXIT_NOT_RUNNING, EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
@@ -31,7 +32,7 @@ commands:
   restart   stop (with -g as above), then start (with -d as above)
   reload    load changed code of tasks and handlers, beside what runs; settings stay as they are
   gateway   one gateway process; without --pool it uses the workers that run in the same data directory
-  worker    one worker process
+  worker    one worker process; with --text fd:0 one of --workers that share a listener
   call      run one task on a server that runs, and wait for it: run.py call countdown start=3
   tasks     your tasks, or all that was said of one: run.py tasks
   functions what can be called: run.py functions
@@ -95,6 +96,7 @@ def start(chosen: Settings, flags: Namespace) -> int:
 
 
 def _start(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...] = ()) -> int:
+    supervised.follow(os.environ)
     log.configure("master", chosen.log_level)
     try:
         with identity.acting():
@@ -157,6 +159,8 @@ def _become(identity: Identity, chosen: Settings, addresses: dict[str, Address])
         if address.path and identity.name:
             os.chown(address.path, identity.uid, identity.gid, follow_symlinks=False)
     identity.become()
+    if identity.name:
+        supervised.follow(os.environ)  # once more: the kernel forgets it where the user changes
     _warn(addresses)
 
 
@@ -169,26 +173,36 @@ def _workers(chosen: Settings) -> list[Role]:
 
 def gateway(chosen: Settings, _flags: Namespace) -> int:
     """One gateway, in this very process."""
-    identity = _identity(chosen)
-    listener = listeners.listen(chosen.ws, "--ws")
-    log.configure("gateway", chosen.log_level)
-    addresses = {"gateway": listeners.address_of(listener)}
-    _become(identity, chosen, addresses)
-    live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
+    name = chosen.name or "gateway"
+    listener, addresses = _alone(chosen, name, "gateway", chosen.ws, "--ws")
+    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
 def worker(chosen: Settings, _flags: Namespace) -> int:
     """One worker, in this very process."""
+    name = chosen.name or f"worker-{os.getpid()}"
+    listener, addresses = _alone(chosen, name, "worker", chosen.text, "--text")
+    siblings = chosen.workers if chosen.text.fd >= 0 and "workers" in chosen.given else 1
+    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(_run_alone, chosen, siblings), chosen.log_level)
+
+
+def _run_alone(chosen: Settings, siblings: int, child: Child) -> None:
+    try:
+        run_worker(chosen, siblings, child)
+    finally:
+        supervised.end_what_is_left(os.environ)
+
+
+def _alone(chosen: Settings, name: str, role: str, address: Address, flag: str) -> tuple[socket.socket, dict[str, Address]]:
+    """What a process without a master does for itself, before it runs; its listener, and where that is."""
+    supervised.follow(os.environ)
     identity = _identity(chosen)
-    listener = listeners.listen(chosen.text, "--text")
-    log.configure("worker", chosen.log_level)
-    addresses = {"worker": listeners.address_of(listener)}
+    log.configure(name, chosen.log_level)
+    listener = listeners.listen(address, flag)
+    addresses = {role: listeners.address_of(listener)}
     _become(identity, chosen, addresses)
-    live(
-        Child(f"worker-{os.getpid()}", listener, functools.partial(_say, addresses)),
-        functools.partial(run_worker, chosen, 1),
-        chosen.log_level,
-    )
+    ends.sweep(chosen.run_dir)
+    return listener, addresses
 
 
 def run_gateway(chosen: Settings, child: Child) -> None:

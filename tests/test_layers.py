@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/address.py app/labels.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/ends.py app/child.py"),
-    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py"),
+    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/supervised.py"),
     (1, "workers/context.py workers/registry.py workers/mime.py workers/smtp_url.py"),
     (1, "workers/__init__.py workers/letter.py"),
     (1, "workers/smtp.py"),
