@@ -1,4 +1,4 @@
-"""What a server says of itself when it starts: what is dangerous about it, and, once it serves, where it listens. Scripts read the latter."""
+"""What a server says when it starts: what is dangerous about it, then, once it serves, where it listens. Scripts read the latter."""
 
 import logging
 import os
