@@ -284,9 +284,8 @@ class Pool:
             link.look_back(self._rundir)
             if self.links.get(link.instance) is not link:
                 return
-        log.log(
-            logging.WARNING if link.tasks else logging.INFO, "link-gone: %s %s, with %d tasks", link.name, link.remains.how, len(link.tasks)
-        )
+        level = logging.WARNING if link.tasks else logging.INFO
+        log.log(level, "link-gone: %s %s, with %d tasks", link.name, link.remains.how, len(link.tasks))
         del self.links[link.instance]
         if link.connection is not None:
             link.connection.close()

@@ -9,7 +9,7 @@ from workers import task
 def environments() -> list[str]:
     """What the kernel shows of this process and of those above it, and what this one would hand on."""
     found, pid = [str(dict(os.environ))], os.getpid()
-    while (pid > 1 and b"run.py" in (command := Path(f"/proc/{pid}/cmdline").read_bytes())) or b"workers.isolated" in command:
+    while (pid > 1 and b"handoff:" in (command := Path(f"/proc/{pid}/cmdline").read_bytes())) or b"workers.isolated" in command:
         found += [Path(f"/proc/{pid}/environ").read_text(errors="replace"), command.decode(errors="replace")]
         pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     return found
