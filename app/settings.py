@@ -23,13 +23,16 @@ from app.kinds import (
     LINE_SIZE,
     PATH,
     POSITIVE,
+    RATE,
     SECONDS,
     SIZE,
     SIZE_OR_NONE,
+    SOME_PATH,
     SOME_SECONDS,
     SWITCH,
     TEXT,
     Kind,
+    Rate,
 )
 
 DEFAULT_FILE = "handoff.toml"
@@ -53,6 +56,17 @@ class Settings:
     handler: str
     graceful: float
     origins: tuple[str, ...]
+    tokens: Path | None
+    token_file: Path | None
+    auth: str
+    auth_recheck: float
+    rate_owner: Rate | None
+    rate_address: Rate | None
+    rate_failures: Rate | None
+    ws_cert: Path | None
+    ws_key: Path | None
+    ws_ca: Path | None
+    ws_open: bool
     max_message: int
     max_line: int
     max_result: int
@@ -131,6 +145,17 @@ TABLE = (
     Setting("handler", TEXT, "", "module with your own WebSocket handlers; it takes /, and /ws stays"),
     Setting("graceful", SECONDS, "10", "how long TERM waits for running tasks"),
     Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
+    Setting("tokens", SOME_PATH, "", "file of the tokens that are good, of mode 0600; without it and `auth`, nobody is asked who it is"),
+    Setting("token_file", SOME_PATH, "", "file with the token that commands show to the gateway (or the variable HANDOFF_TOKEN)"),
+    Setting("auth", TEXT, "", "module with your own `authenticate(environ, token)`"),
+    Setting("auth_recheck", SECONDS, "60", "how often `authenticate` is asked again about a connection that stays; 0: never"),
+    Setting("rate_owner", RATE, "0", "messages and requests of one owner, as 100/s; 0: no limit"),
+    Setting("rate_address", RATE, "0", "messages and requests from one address, as 100/s; 0: no limit"),
+    Setting("rate_failures", RATE, "10/min", "tokens that are none, from one address; 0: no limit"),
+    Setting("ws_cert", SOME_PATH, "", "certificate of the gateway (PEM, with its chain): it then speaks TLS, as wss:// and https://"),
+    Setting("ws_key", SOME_PATH, "", "the key of `ws-cert`, where it is not in the same file"),
+    Setting("ws_ca", SOME_PATH, "", "authority that commands trust for the gateway's certificate (default: the system's)"),
+    Setting("ws_open", SWITCH, "no", "let the gateway listen to others without tokens and allowed origins: everyone may run everything"),
     Setting("max_message", SIZE, "64KiB", "largest WebSocket message, or body over HTTP"),
     Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),
     Setting("max_result", SIZE, "1MiB", "largest result of a task"),
@@ -148,6 +173,9 @@ TABLE = (
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
     Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),
 )
+_NO_SETTINGS = ("HANDOFF_CONFIG", "HANDOFF_TOKEN")
+"""Variables of ours that stand for no setting: a token is never a flag, which everyone on the machine could read."""
+
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
 
@@ -196,7 +224,7 @@ def _from_namespace(flags: argparse.Namespace) -> dict[str, Any]:
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     known = {name: setting for setting in TABLE for name in (setting.also, setting.variable)}  # ours comes last, and wins
-    ours = [name for name in environ if name.startswith("HANDOFF_") and name != "HANDOFF_CONFIG"]
+    ours = [name for name in environ if name.startswith("HANDOFF_") and name not in _NO_SETTINGS]
     _refuse_unknown(ours, known, "environment")
     return {setting.name: setting.read([environ[name]], name) for name, setting in known.items() if environ.get(name)}
 

@@ -29,7 +29,7 @@ def end_with(attempt: Attempt, error: BaseException, tracebacks: bool = False) -
     elif isinstance(error, HandoffError):
         _fail_or_retry(attempt, error, Event.FAILED, error)
     else:
-        log.info("task-failed: %s raised", attempt.function, exc_info=error, extra={"task": attempt.id})
+        log.info("task-failed: %s raised", attempt.function, exc_info=untold(error), extra={"task": attempt.id})
         _fail_or_retry(attempt, error, Event.FAILED, _failure(error, tracebacks))
 
 

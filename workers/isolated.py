@@ -155,7 +155,7 @@ def _run(channel: Channel, message: dict[str, Any], data_dir: str) -> None:
     except HandoffError as error:
         _failed(channel, spec, message, error, error)
     except BaseException as error:  # a task may raise anything; exec, _exit and a crash are seen by the worker
-        log.info("task-failed: %s raised", spec.name, exc_info=error, extra={"task": context.id})
+        log.info("task-failed: %s raised", spec.name, exc_info=untold(error), extra={"task": context.id})
         _failed(channel, spec, message, error, failure(error))
 
 

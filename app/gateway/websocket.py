@@ -24,6 +24,7 @@ from geventwebsocket.websocket import WebSocket
 from app.errors import Unavailable
 from app.gateway.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameBuffer, FrameError, Message, encode_close, encode_frame, parse_close
 from app.gateway.handshake import Gate, Runner, is_upgrade
+from app.gateway.identity import Grant
 from app.gateway.requests import LINGER, RequestHandler
 from app.outbox import Outbox
 from app.turn import Turn
@@ -54,7 +55,7 @@ class Common:
 class Connection(WebSocket):  # type: ignore[misc]
     """A WebSocket connection from the server's side.
 
-    `id` is for logs. `heard_at`, `pinged_at` and `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side
+    `id` is for logs; `address` is the peer's. `grant` is what it may do, None before it has said who it is. `heard_at`, `pinged_at` and `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side
     gave on closing (1006: lost without a word); `unfinished` has a length while work goes on for this peer. Between construction and
     `attach` it is not open: what is sent waits in `_early`.
     """
@@ -67,22 +68,24 @@ class Connection(WebSocket):  # type: ignore[misc]
         "_pending",
         "_sock",
         "_watcher",
+        "address",
         "close_code",
         "closed",
         "closed_at",
+        "grant",
         "heard_at",
         "id",
         "outbox",
-        "owner",
         "path",
         "pinged_at",
         "unfinished",
     )
 
-    def __init__(self, common: Common, path: str) -> None:
+    def __init__(self, common: Common, path: str, address: str = "") -> None:
         self.id = f"c{next(common.numbers)}"
         self.path = path
-        self.owner = ""
+        self.address = address
+        self.grant: Grant | None = None
         self.closed = False
         self.close_code = 1006
         self.closed_at = 0.0
@@ -90,6 +93,11 @@ class Connection(WebSocket):  # type: ignore[misc]
         self._common = common
         self._open = False
         self._early: list[bytes] | None = []
+
+    @property
+    def subject(self) -> str:
+        """Who it is; empty where nobody was asked, or it has not said yet."""
+        return self.grant.subject if self.grant is not None else ""
 
     def __del__(self) -> None:
         """Nothing: the inherited one writes to the socket, from the garbage collector."""
@@ -288,7 +296,7 @@ class Handler(RequestHandler, WebSocketHandler):  # type: ignore[misc]
         self.close_connection = True
         gate: Gate = self.server.gate
         accept = gate.check(self.environ)
-        self.websocket = Connection(self.server.common, self.environ["PATH_INFO"])
+        self.websocket = Connection(self.server.common, self.environ["PATH_INFO"], self.environ.get("REMOTE_ADDR", ""))
         self._run = gate.ask(self.websocket, self.environ, self.rfile.deadline)
         self._response = f"{_SWITCHING}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
 
