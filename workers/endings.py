@@ -4,6 +4,7 @@ import logging
 import traceback
 
 from app.errors import Cancelled, Failed, HandoffError, Interrupted, TimedOut
+from app.log import untold
 from app.messages import Event, State
 from workers.attempt import Attempt, back_off, failure, retry_after
 from workers.context import TaskCancelled, TimeLimitExceeded, speakable

@@ -22,6 +22,7 @@ from app import wire
 from app.child import die_with_parent
 from app.ends import LAST_SIGNAL
 from app.errors import HandoffError
+from app.log import untold
 from app.messages import Event
 from workers.attempt import encode_value, error_object, failure, retry_after
 from workers.context import CURRENT, Interrupt, TaskCancelled, TaskContext, TimeLimitExceeded, progress_fields

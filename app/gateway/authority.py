@@ -39,8 +39,8 @@ MOST_TOKEN: Final = 4096
 
 Authenticate = Callable[[dict[str, Any], str], Identity | None]
 
-_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,%d}\Z" % MOST_TOKEN)
-_BEARER: Final = re.compile(r"[Bb]earer +([\x21-\x2b\x2d-\x7e]{1,%d}) *\Z" % MOST_TOKEN)  # a comma would be that of a second header
+_TOKEN: Final = re.compile(rf"[\x21-\x7e]{{1,{MOST_TOKEN}}}\Z")
+_BEARER: Final = re.compile(rf"[Bb]earer +([\x21-\x2b\x2d-\x7e]{{1,{MOST_TOKEN}}}) *\Z")  # a comma would be that of a second header
 
 
 class _Asked(Grant):

@@ -75,4 +75,3 @@ class Entrance:
         if self._timer is not None:
             self._timer.kill(block=False)
             self._timer = None
-

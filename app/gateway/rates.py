@@ -38,13 +38,25 @@ class Limiter:
 
     def take(self, key: str) -> float:
         """Take one out of this bucket: 0.0, or where it is empty the seconds until it is not."""
-        if not self._interval or (wait := self.wait(key)):
-            return 0.0 if not self._interval else max(wait, _SHORTEST)
+        if not self._interval:
+            return 0.0
+        if wait := self.wait(key):
+            return max(wait, _SHORTEST)
+        self._put(key)
+        return 0.0
+
+    def wait_in_turn(self, key: str) -> float:
+        """Take one out of this bucket in any case: the seconds until it would have been there."""
+        wait = self.wait(key)
+        if self._interval:
+            self._put(key)
+        return wait
+
+    def _put(self, key: str) -> None:
         if len(self._full_at) >= self._most and key not in self._full_at:
             self._full_at, self._older = {}, self._full_at
         full_at = self._full_at.get(key) or self._older.get(key, 0.0)
         self._full_at[key] = max(full_at, time.monotonic()) + self._interval
-        return 0.0
 
 
 class Limits:
@@ -57,11 +69,19 @@ class Limits:
         self._failures = Limiter(settings.rate_failures)
 
     def check(self, owner: str, address: str) -> None:
-        """Count one more, of this owner (empty: nobody in particular) from this address (as `place_of` has it). Raises `RateLimited`."""
+        """Count one more, of this owner from this address (as `place_of` has it). Raises `RateLimited`."""
         if wait := self._addresses.take(address):
             raise _limited("your address asks too often", wait)
+        self.check_owner(owner)
+
+    def check_owner(self, owner: str) -> None:
+        """As `check`, where the address was counted already. Nobody in particular has no limit."""
         if owner and (wait := self._owners.take(owner)):
             raise _limited("you ask too often", wait)
+
+    def pace(self, owner: str, address: str) -> float:
+        """Count one more, as `check` does; the seconds that it has to wait, where it is one too many."""
+        return max(self._addresses.wait_in_turn(address), self._owners.wait_in_turn(owner) if owner else 0.0)
 
     def failed(self, address: str) -> None:
         """Somebody there has shown a token that is none. Raises `RateLimited` where that has happened too often."""

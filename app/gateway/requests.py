@@ -20,6 +20,7 @@ from gevent.pywsgi import Input, WSGIHandler
 from app.errors import BadRequest
 from app.gateway.chunked import length_of
 from app.gateway.peer import PEER, Peer
+from app.log import untold
 
 log = logging.getLogger(__name__)
 
@@ -227,10 +228,10 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         if isinstance(error, OSError):
             log.debug("request-lost: %s: %s", self.client_address, error)
             return
-        log.error("request-failed: %s", self.requestline, exc_info=(kind, error, traceback))
+        log.error("request-failed: %s %s", self.command, self.path.partition("?")[0], exc_info=untold(error))
         self._send_error_response_if_possible(500)
 
     def log_request(self) -> None:
-        """One line a response, for who looks closely."""
+        """One line a response, for who looks closely. What stands in a query may be a secret, if only by mistake."""
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("request: %s", self.format_request())
+            log.debug("request: %s %s: %s", self.command, self.path.partition("?")[0], self._orig_status or self.status)

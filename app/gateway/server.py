@@ -27,13 +27,18 @@ from app.dispatch import Dispatcher
 from app.durable import DurableJournal
 from app.gateway import handler, hooks
 from app.gateway.api import Api
+from app.gateway.authority import Authority
 from app.gateway.doors import Doors
+from app.gateway.entrance import Entrance
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
 from app.gateway.pages import Pages
+from app.gateway.rates import Limits, place_of
 from app.gateway.reaper import Reaper
 from app.gateway.session import Session
-from app.gateway.websocket import Common, Connection, Handler
+from app.gateway.shared import Common
+from app.gateway.warden import Warden
+from app.gateway.websocket import Connection, Handler
 from app.journal import Journal, MemoryJournal
 from app.settings import Settings
 from app.turn import Turn
@@ -110,10 +115,13 @@ class Gateway:
         self._at_once = Event()
         self._dispatcher = Dispatcher(settings, _journal(settings), turn)
         self._reaper = Reaper(hub, turn, settings)
+        self._limits = Limits(settings)
+        self._authority = Authority(settings, self._limits)
         openers = self._openers()
         origins = allowed_origins(listeners.address_of(listener), settings.origins)
         self._api = Api(self._dispatcher, settings)
-        site = Site(self._api, Doors(origins), Pages(openers))
+        self._warden = Warden(self._authority, self._reaper.connections, self._api)
+        site = Site(self._api, Doors(origins), Pages(openers), self._authority, self._limits)
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
@@ -123,14 +131,20 @@ class Gateway:
         openers: dict[str, Opener] = {"/ws": self._open_session, "/": self._open_session}
         if self._settings.handler:
             loaded = hooks.load(self._settings.handler, functools.partial(self._dispatcher.call, ""))
-            openers["/"] = handler.opener(loaded, self._settings.max_unsent)
+            openers["/"] = handler.opener(loaded, self._settings.max_unsent, self._authority, self._limits)
         return openers
 
     def _open_session(self, connection: Connection, environ: Mapping[str, Any]) -> Runner:
-        return functools.partial(self._speak, connection)
+        entrance = None
+        if self._limits.any:
+            self._limits.check("", place_of(environ.get("REMOTE_ADDR", "")))
+        connection.grant = self._authority.of_upgrade(environ)
+        if self._authority.asks or self._limits.any:
+            entrance = Entrance(self._authority, self._limits, connection, environ, self._settings.handshake_timeout)
+        return functools.partial(self._speak, connection, entrance)
 
-    def _speak(self, connection: Connection) -> None:
-        session = Session(self._dispatcher, connection, self._settings)
+    def _speak(self, connection: Connection, entrance: Entrance | None) -> None:
+        session = Session(self._dispatcher, connection, self._settings, entrance)
         connection.unfinished = session.watches
         session.run()
 
@@ -143,6 +157,8 @@ class Gateway:
         self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
         self._server.start()
         gevent.spawn(self._reaper.run)
+        if self._authority.asks:
+            gevent.spawn(self._warden.run)
         gevent.spawn(self._tell, ready)
         self._leaving.wait()
         self._leave()

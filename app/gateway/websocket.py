@@ -13,8 +13,7 @@ import functools
 import logging
 import socket
 import time
-from collections.abc import Iterator, Sized
-from dataclasses import dataclass
+from collections.abc import Sized
 from typing import Any, Final
 
 import gevent
@@ -26,8 +25,9 @@ from app.gateway.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameBuffer, Fra
 from app.gateway.handshake import Gate, Runner, is_upgrade
 from app.gateway.identity import Grant
 from app.gateway.requests import LINGER, RequestHandler
+from app.gateway.shared import Common
+from app.log import untold
 from app.outbox import Outbox
-from app.turn import Turn
 
 log = logging.getLogger(__name__)
 
@@ -40,24 +40,13 @@ class _Closing(Exception):
     """Thrown into the greenlet that reads, when another one has closed the connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What all connections of this process share."""
-
-    hub: Any
-    turn: Turn
-    max_message: int
-    max_unsent: int
-    numbers: Iterator[int]
-    connections: set["Connection"]
-
-
 class Connection(WebSocket):  # type: ignore[misc]
     """A WebSocket connection from the server's side.
 
-    `id` is for logs; `address` is the peer's. `grant` is what it may do, None before it has said who it is. `heard_at`, `pinged_at` and `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side
-    gave on closing (1006: lost without a word); `unfinished` has a length while work goes on for this peer. Between construction and
-    `attach` it is not open: what is sent waits in `_early`.
+    `id` is for logs; `address` is the peer's. `grant` is what it may do, None before it has said who it is. `heard_at`, `pinged_at` and
+    `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side gave on closing (1006: lost without a word);
+    `unfinished` has a length while work goes on for this peer. Between construction and `attach` it is not open: what is sent waits in
+    `_early`.
     """
 
     __slots__ = (
@@ -247,8 +236,8 @@ class Connection(WebSocket):  # type: ignore[misc]
         try:
             try:
                 run()
-            except Exception:
-                log.exception("connection-failed", extra={"connection": self.id})
+            except Exception as error:
+                log.error("connection-failed", exc_info=untold(error), extra={"connection": self.id})
                 self.close(1011, "something went wrong here")
             self.close()
             self._linger()
