@@ -63,7 +63,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (7, "app/master.py workers/tasks/__init__.py workers/tasks/demo.py workers/tasks/mail.py"),
     (7, "app/commands/__init__.py app/commands/exits.py app/commands/flags.py app/commands/drawn.py app/commands/running.py"),
     (7, "app/commands/output.py app/commands/completing.py app/commands/completion.py"),
-    (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py"),
+    (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py app/commands/token.py"),
     (7, "app/commands/group.py"),
     (8, "run.py"),
     (9, "app/testbed.py app/testproxy.py workers/testbed.py"),

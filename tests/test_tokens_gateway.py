@@ -2,7 +2,6 @@
 
 import json
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 import websocket
 
 from tests.effects import open_gate
-from tests.harness import ROOT, Process, Server, WsClient, wait_until
+from tests.harness import Server, WsClient, wait_until
 from tests.httpapi import port_of
 from tests.rawclient import RawClient, client_frame, request, text_frame
 from tests.tokenfile import TokenFile, bearer
@@ -272,33 +271,3 @@ def test_without_tokens_one_that_is_shown_is_taken_and_means_nothing(start_serve
         for one in (client, other):
             assert one.ask({"token": "whatever"}) == {"token": {"subject": None, "operator": True}}
             assert one.ask({"ping": 1}) == {"pong": 1}
-
-
-@pytest.mark.parametrize(
-    ("text", "mode", "said"),
-    [
-        ("", 0o644, "chmod 600"),
-        ("", 0o640, "chmod 600"),
-        ("[[token]]\nsubject = 'a'", 0o600, "sha256 wants 64"),
-        ("[[token]]\nsubject = 'a b'\nsha256 = '" + "0" * 64 + "'", 0o600, "a subject wants"),
-        ("[[token]]\nsubject = 'a'\nsha256 = '" + "0" * 64 + "'\nfunction = 'x'", 0o600, "nothing else"),
-        ("[[token]]\nsubject = 'a'\nsha256 = '" + "0" * 64 + "'\nexpires = 'soon'", 0o600, "expires wants a date"),
-        (("[[token]]\nsubject = 'a'\nsha256 = '" + "0" * 64 + "'\n") * 2, 0o600, "twice"),
-        ("tokens = 1", 0o600, "nothing but [[token]] tables"),
-        ("[[", 0o600, "tokens.toml"),
-        (None, 0, "No such file"),
-    ],
-)
-def test_a_file_that_cannot_be_used_ends_the_start_with_one_line(tmp_path: Path, text: str | None, mode: int, said: str) -> None:
-    path = tmp_path / "tokens.toml"
-    if text is not None:
-        path.write_text(text)
-        path.chmod(mode)
-    flags = ("--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--workers", "1", "--tokens", str(path))
-    process = Process([sys.executable, str(ROOT / "run.py"), *flags])
-    try:
-        assert process.wait() == 2
-        assert said in process.log()
-        assert "Traceback" not in process.log()
-    finally:
-        process.clean()

@@ -9,14 +9,23 @@ import click
 from app import settings
 from app.address import Address
 from app.errors import SettingsError
+from app.private import read_private
 from app.remote import Session
 
 Where = dict[str, str | None]
-"""What was said of where the server is: `ws`, `text`, `config`."""
+"""What was said of where the server is and how to be let in, by the names of settings, and `config`."""
+
+GATEWAY = ("ws", "token_file", "ws_ca")
+"""The settings by which a gateway is reached."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONFIG = "config"
-_HELP = {"ws": "the gateway's address, as it was started with", "text": "the workers' address, with --direct"}
+_HELP = {
+    "ws": "the gateway's address, as it was started with",
+    "token_file": "",
+    "ws_ca": "",
+    "text": "the workers' address, with --direct",
+}
 _BY_NAME = {setting.name: setting for setting in settings.TABLE}
 
 
@@ -53,7 +62,8 @@ def json_option(command: F) -> F:
 def gateway_url(flags: Where) -> str:
     """Where the gateway is, by flags, environment and file; raises `SettingsError`."""
     address = _chosen(flags).ws
-    return str(address) if address.path else f"ws://{_named('--ws', address)}/ws"
+    scheme = "wss" if _chosen(flags).ws_cert or _chosen(flags).ws_ca else "ws"
+    return str(address) if address.path else f"{scheme}://{_named('--ws', address)}/ws"
 
 
 def workers_address(flags: Where) -> Address:
@@ -62,12 +72,27 @@ def workers_address(flags: Where) -> Address:
 
 
 def session(flags: Where, give_up: float | None = 0.0) -> Session:
-    """A session with the gateway; raises `Unavailable` where nobody answers."""
-    return Session(gateway_url(flags), give_up=give_up)
+    """A session with the gateway; raises `Unavailable` where nobody answers, `RemoteError` where our token is none."""
+    return Session(gateway_url(flags), give_up=give_up, **credentials(flags))
+
+
+def credentials(flags: Where) -> dict[str, Any]:
+    """How we are let in: the token of `--token-file`, or of the variable HANDOFF_TOKEN, or of the file that variable or settings name."""
+    chosen = _chosen(flags)
+    token = "" if flags.get("token_file") else os.environ.get("HANDOFF_TOKEN", "")
+    if not token and chosen.token_file is not None:
+        token = read_private(chosen.token_file, "--token-file").decode("utf-8", "replace")
+    return {"token": _checked(token.strip()), "ca": str(chosen.ws_ca or "")}
+
+
+def _checked(token: str) -> str:
+    if not all("!" <= character <= "~" for character in token):
+        raise SettingsError("the token has characters that none has; it is one word, as `token` printed it")
+    return token
 
 
 def _chosen(flags: Where) -> settings.Settings:
-    argv: Sequence[str] = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    argv: Sequence[str] = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
     return settings.load(argv, os.environ)
 
 
