@@ -1,4 +1,4 @@
-"""Addresses as people write them: `127.0.0.1:12345`, `[::1]:12345`, `unix:/path`. Text in, value out; no sockets are opened here."""
+"""Addresses as people write them: `127.0.0.1:12345`, `[::1]:12345`, `tls://host:12345`, `unix:/path`. Text in, value out."""
 
 import socket
 from typing import NamedTuple
@@ -7,17 +7,20 @@ from app.errors import SettingsError
 
 
 class Address(NamedTuple):
-    """Where somebody listens: a TCP host and port, or the path of a unix socket."""
+    """Where somebody listens: a TCP host and port, with TLS or without, or the path of a unix socket."""
 
     host: str
     port: int
     path: str = ""
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Address":
         """Read an address; raises `SettingsError` where it is none. Port 0 means any free one."""
         if text.startswith("unix:"):
             return cls._unix(text[5:])
+        if text.startswith("tls://"):
+            return cls._over_tls(text[6:])
         host, colon, port = text.rpartition(":")
         if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise SettingsError(f"{text!r} is not an address; write HOST:PORT, [IPV6]:PORT or unix:/path")
@@ -32,6 +35,13 @@ class Address(NamedTuple):
         if not path:
             raise SettingsError("'unix:' wants a path, as in unix:/run/handoff.sock")
         return cls("", 0, path)
+
+    @classmethod
+    def _over_tls(cls, text: str) -> "Address":
+        address = cls.parse(text)
+        if address.path or address.tls:
+            raise SettingsError(f"'tls://{text}' is not an address; write tls://HOST:PORT")
+        return address._replace(tls=True)
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -53,4 +63,5 @@ class Address(NamedTuple):
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        scheme = "tls://" if self.tls else ""
+        return f"{scheme}[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}{self.host}:{self.port}"

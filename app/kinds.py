@@ -107,17 +107,23 @@ def _text(text: str) -> str:
     return text
 
 
-def _some_path(text: str) -> Path | None:
-    return _path(text) if text else None
-
-
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
     return Path(text).absolute()  # a task that changes its directory must not take ours along
 
 
+def _path_or_none(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _plain_address(text: str) -> Address:
+    address = Address.parse(text)
+    return address if not address.tls else _nothing()
+
+
 ADDRESS = Kind(Address.parse, "an address", "ADDRESS")
+PLAIN_ADDRESS = Kind(_plain_address, "an address without tls://", "ADDRESS")
 COUNT = Kind(_whole, "a whole number, 0 or more", "N")
 FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
 POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")
@@ -131,5 +137,5 @@ DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 RATE = Kind(_rate, "0, or a number of times in s, min or h, as 100/s", "RATE")
-SOME_PATH = Kind(_some_path, "a path", "PATH")
 PATH = Kind(_path, "a path", "PATH")
+FILE = Kind(_path_or_none, "a path, or nothing", "PATH")

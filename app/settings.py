@@ -19,21 +19,23 @@ from app.kinds import (
     COUNT,
     DURABILITY,
     FEW,
+    FILE,
     LEVEL,
     LINE_SIZE,
     PATH,
+    PLAIN_ADDRESS,
     POSITIVE,
     RATE,
     SECONDS,
     SIZE,
     SIZE_OR_NONE,
-    SOME_PATH,
     SOME_SECONDS,
     SWITCH,
     TEXT,
     Kind,
     Rate,
 )
+from app.secret import VARIABLE, Secret
 
 DEFAULT_FILE = "handoff.toml"
 
@@ -83,13 +85,27 @@ class Settings:
     tracebacks: bool
     log_level: str
     smtp_url: str
+    secret_file: Path | None
+    text_cert: Path | None
+    text_key: Path | None
+    text_ca: Path | None
+    text_idle: float
+    insecure_text: bool
+    allow_root: bool
     given: frozenset[str] = frozenset()
     """The names that were set anywhere; the others have their defaults."""
+    secret: Secret | None = None
+    """Put here by who starts a process (`app/secret.py`): what `secret_file` or the variable holds."""
 
     @property
     def run_dir(self) -> Path:
         """Where the sockets of local workers are."""
         return self.data_dir / "run"
+
+    @property
+    def text_tls(self) -> tuple[Path | None, Path | None, Path | None]:
+        """For TLS on the Text port, on either side of it: certificate, key, the other side's authority."""
+        return self.text_cert, self.text_key, self.text_ca
 
 
 class Setting(NamedTuple):
@@ -131,8 +147,8 @@ class Setting(NamedTuple):
 
 
 TABLE = (
-    Setting("ws", ADDRESS, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
-    Setting("text", ADDRESS, "127.0.0.1:12345", "where the workers listen, or unix:/path"),
+    Setting("ws", PLAIN_ADDRESS, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
+    Setting("text", ADDRESS, "127.0.0.1:12345", "where the workers listen; also unix:/path, and tls://HOST:PORT"),
     Setting("workers", FEW, str(len(os.sched_getaffinity(0))), "worker processes (default: one a CPU)"),
     Setting("concurrency", POSITIVE, "100", "tasks at once in one worker process"),
     Setting("process_slots", COUNT, "1", "tasks at once that run in processes of their own, a worker"),
@@ -145,16 +161,16 @@ TABLE = (
     Setting("handler", TEXT, "", "module with your own WebSocket handlers; it takes /, and /ws stays"),
     Setting("graceful", SECONDS, "10", "how long TERM waits for running tasks"),
     Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
-    Setting("tokens", SOME_PATH, "", "file of the tokens that are good, of mode 0600; without it and `auth`, nobody is asked who it is"),
-    Setting("token_file", SOME_PATH, "", "file with the token that commands show to the gateway (or the variable HANDOFF_TOKEN)"),
+    Setting("tokens", FILE, "", "file of the tokens that are good, of mode 0600; without it and `auth`, nobody is asked who it is"),
+    Setting("token_file", FILE, "", "file with the token that commands show to the gateway (or the variable HANDOFF_TOKEN)"),
     Setting("auth", TEXT, "", "module with your own `authenticate(environ, token)`"),
     Setting("auth_recheck", SECONDS, "60", "how often `authenticate` is asked again about a connection that stays; 0: never"),
     Setting("rate_owner", RATE, "0", "messages and requests of one owner, as 100/s; 0: no limit"),
     Setting("rate_address", RATE, "0", "messages and requests from one address, as 100/s; 0: no limit"),
     Setting("rate_failures", RATE, "10/min", "tokens that are none, from one address; 0: no limit"),
-    Setting("ws_cert", SOME_PATH, "", "certificate of the gateway (PEM, with its chain): it then speaks TLS, as wss:// and https://"),
-    Setting("ws_key", SOME_PATH, "", "the key of `ws-cert`, where it is not in the same file"),
-    Setting("ws_ca", SOME_PATH, "", "authority that commands trust for the gateway's certificate (default: the system's)"),
+    Setting("ws_cert", FILE, "", "certificate of the gateway (PEM, with its chain): it then speaks TLS, as wss:// and https://"),
+    Setting("ws_key", FILE, "", "the key of `ws-cert`, where it is not in the same file"),
+    Setting("ws_ca", FILE, "", "authority that commands trust for the gateway's certificate (default: the system's)"),
     Setting("ws_open", SWITCH, "no", "let the gateway listen to others without tokens and allowed origins: everyone may run everything"),
     Setting("max_message", SIZE, "64KiB", "largest WebSocket message, or body over HTTP"),
     Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),
@@ -172,9 +188,16 @@ TABLE = (
     Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
     Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),
+    Setting("secret_file", FILE, "", "file (mode 0600) with the secret of gateways, clients and workers; or the variable HANDOFF_SECRET"),
+    Setting("text_cert", FILE, "", "certificate (PEM) for tls://: the workers' own, or what a gateway or client shows to workers"),
+    Setting("text_key", FILE, "", "its key, where that is in another file"),
+    Setting("text_ca", FILE, "", "authority (PEM) that the other side's certificate must be of; workers then demand one"),
+    Setting("text_idle", SOME_SECONDS, "600", "silence after which a connection to the workers' port that waits for nothing is closed"),
+    Setting("insecure_text", SWITCH, "no", "workers may listen to other machines without a secret or certificates"),
+    Setting("allow_root", SWITCH, "no", "ports may be open to other machines although tasks run as root"),
 )
-_NO_SETTINGS = ("HANDOFF_CONFIG", "HANDOFF_TOKEN")
-"""Variables of ours that stand for no setting: a token is never a flag, which everyone on the machine could read."""
+_NO_SETTINGS = ("HANDOFF_CONFIG", "HANDOFF_TOKEN", VARIABLE)
+"""Variables of ours that stand for no setting: a token and a secret are never flags, which everyone on the machine could read."""
 
 _BY_NAME = {setting.name: setting for setting in TABLE}
 

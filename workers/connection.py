@@ -20,6 +20,7 @@ from app.turn import Turn
 from workers.attempt import Attempt
 from workers.claims import Claimant, Claims
 from workers.executor import Executor
+from workers.parting import part
 from workers.registry import Registry
 from workers.retirement import memory
 from workers.short import ShortForm
@@ -28,8 +29,6 @@ from workers.sinks import FAR_BEHIND, DirectSink
 log = logging.getLogger(__name__)
 
 RECV = 64 * 1024
-DRAIN_FOR = 2.0
-"""Seconds for which what a sender still sends is read after the last answer, so that a reset does not destroy that answer."""
 
 
 class House(Protocol):
@@ -64,6 +63,8 @@ class Connection:
         self._claims = Claims()
         self._short = ShortForm(self._outbox, house.executor)
         self._over: Signal | None = None
+        self.lines = 0
+        """How many have come."""
 
     @property
     def idle(self) -> bool:
@@ -98,15 +99,22 @@ class Connection:
     def _read(self) -> None:
         wait = gevent.get_hub().wait
         readable = self._house.loop.io(self._socket.fileno(), 1)
+        begun = False
         try:
             while not self._buffer.overflowed:
-                wait(readable)  # first, so that a peer that never pauses does not hold up the others
+                if begun:  # else there may be something that came with the TLS handshake
+                    wait(readable)  # first, so that a peer that never pauses does not hold up the others
                 data = self._socket.recv(RECV)
                 if not data:
                     if self._buffer.take_rest():
                         self._answer(refusal(BadRequest("the last line was not ended by \\n; it was not run")))
                     return
+                if not begun and wire.is_foreign(data):
+                    self._answer(refusal(BadRequest("this port takes lines of JSON, no HTTP, and TLS only where that is set")))
+                    return
+                begun = True
                 for line in self._buffer.feed(data):
+                    self.lines += 1
                     self._handle(line)
                 if self._short.full:
                     self._short.wait()
@@ -127,14 +135,7 @@ class Connection:
             self._over = Signal()
             self._over.wait()
         self._outbox.wait_open(0)
-        try:
-            self._socket.shutdown(stdlib_socket.SHUT_WR)
-            self._socket.settimeout(DRAIN_FOR)
-            with gevent.Timeout(DRAIN_FOR, False):
-                while self._socket.recv(RECV):
-                    continue
-        except OSError as error:
-            log.debug("connection lost: %s", error)
+        part(self._socket)
 
     def _cancel_what_ends_with_it(self) -> None:
         for task_id in list(self._cancel_at_end):

@@ -8,24 +8,24 @@ import click
 
 from app import settings
 from app.address import Address
+from app.entrance import Credentials
 from app.errors import SettingsError
 from app.private import read_private
 from app.remote import Session
+from app.secret import take_secret
+from app.tls import Files
 
 Where = dict[str, str | None]
 """What was said of where the server is and how to be let in, by the names of settings, and `config`."""
 
-GATEWAY = ("ws", "token_file", "ws_ca")
-"""The settings by which a gateway is reached."""
-
 F = TypeVar("F", bound=Callable[..., Any])
 CONFIG = "config"
-_HELP = {
-    "ws": "the gateway's address, as it was started with",
-    "token_file": "",
-    "ws_ca": "",
-    "text": "the workers' address, with --direct",
-}
+GATEWAY = ("ws", "token_file", "ws_ca")
+"""The settings that say how the gateway is reached."""
+WORKERS = ("text", "secret_file", "text_ca", "text_cert", "text_key")
+"""The settings that say how workers are reached."""
+
+_HELP = {"ws": "the gateway's address, as it was started with", "text": "the workers' address, with --direct"}
 _BY_NAME = {setting.name: setting for setting in settings.TABLE}
 
 
@@ -46,7 +46,7 @@ def server_options(*names: str) -> Callable[[click.Command], click.Command]:
     """Give a command the flags that say where the server is."""
 
     def add(command: click.Command) -> click.Command:
-        command.params += [*(setting_option(name, _HELP[name]) for name in names), config_option()]
+        command.params += [*(setting_option(name, _HELP.get(name, "")) for name in names), config_option()]
         return command
 
     return add
@@ -69,6 +69,12 @@ def gateway_url(flags: Where) -> str:
 def workers_address(flags: Where) -> Address:
     """Where the workers are, likewise."""
     return _named("--text", _chosen(flags).text)
+
+
+def workers_credentials(flags: Where) -> Credentials:
+    """What is shown to them, and demanded of them, likewise."""
+    chosen = _chosen(flags)
+    return Credentials(take_secret(chosen.secret_file, os.environ), Files("--text", *chosen.text_tls))
 
 
 def session(flags: Where, give_up: float | None = 0.0) -> Session:

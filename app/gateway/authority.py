@@ -1,5 +1,5 @@
 """Who asks: told by the tokens file, by one's own `authenticate`, or everyone where there is neither. The tokens themselves are in
-`app/gateway/tokens.py`; what a connection does before and after it has shown one, in `app/gateway/entrance.py`.
+`app/gateway/tokens.py`; what a connection does before and after it has shown one, in `app/gateway/admission.py`.
 
 The module that the setting `auth` names has a plain blocking function:
 

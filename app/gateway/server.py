@@ -26,10 +26,10 @@ from app import collector, listeners
 from app.dispatch import Dispatcher
 from app.durable import DurableJournal
 from app.gateway import handler, hooks
+from app.gateway.admission import Admission
 from app.gateway.api import Api
 from app.gateway.authority import Authority
 from app.gateway.doors import Doors
-from app.gateway.entrance import Entrance
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
 from app.gateway.pages import Pages
@@ -135,16 +135,16 @@ class Gateway:
         return openers
 
     def _open_session(self, connection: Connection, environ: Mapping[str, Any]) -> Runner:
-        entrance = None
+        admission = None
         if self._limits.any:
             self._limits.check("", place_of(environ.get("REMOTE_ADDR", "")))
         connection.grant = self._authority.of_upgrade(environ)
         if self._authority.asks or self._limits.any:
-            entrance = Entrance(self._authority, self._limits, connection, environ, self._settings.handshake_timeout)
-        return functools.partial(self._speak, connection, entrance)
+            admission = Admission(self._authority, self._limits, connection, environ, self._settings.handshake_timeout)
+        return functools.partial(self._speak, connection, admission)
 
-    def _speak(self, connection: Connection, entrance: Entrance | None) -> None:
-        session = Session(self._dispatcher, connection, self._settings, entrance)
+    def _speak(self, connection: Connection, admission: Admission | None) -> None:
+        session = Session(self._dispatcher, connection, self._settings, admission)
         connection.unfinished = session.watches
         session.run()
 

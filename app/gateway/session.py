@@ -1,6 +1,6 @@
 """One browser connection that speaks the full form: parse, call, answer, one barrier a message.
 
-Which of its messages are let through is decided in `app/gateway/entrance.py`; how it is shown its tasks, in `app/gateway/shown.py`. The
+Which of its messages are let through is decided in `app/gateway/admission.py`; how it is shown its tasks, in `app/gateway/shown.py`. The
 bytes of the connection are in `app/gateway/websocket.py`; what becomes of a task is decided in `app/dispatch.py`.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from app import wire
 from app.dispatch import Dispatcher
 from app.errors import BadRequest, Busy, HandoffError, UnknownTask
-from app.gateway.entrance import Entrance
+from app.gateway.admission import Admission
 from app.gateway.identity import Grant
 from app.gateway.shown import Shown, Watch, wants
 from app.gateway.wanted import read_wanted
@@ -33,13 +33,13 @@ class Session(Shown):
     """Speaks the full form on one connection until it ends. There is one of these for every idle browser: it holds as little as possible,
     and no cycle."""
 
-    __slots__ = ("_entrance", "_feed", "_max_unfinished")
+    __slots__ = ("_admission", "_feed", "_max_unfinished")
 
-    def __init__(self, dispatcher: Dispatcher, connection: Connection, settings: Settings, entrance: Entrance | None) -> None:
-        """`entrance` lets its messages through, or not; without one, all of them."""
+    def __init__(self, dispatcher: Dispatcher, connection: Connection, settings: Settings, admission: Admission | None) -> None:
+        """`admission` lets its messages through, or not; without one, all of them."""
         super().__init__(dispatcher, connection, connection.subject, settings.max_unsent)
         self._max_unfinished = settings.max_unfinished
-        self._entrance = entrance
+        self._admission = admission
         self._feed: WatchFeed | None = None
 
     def run(self) -> None:
@@ -63,8 +63,8 @@ class Session(Shown):
             message = wire.decode_text(text)  # type: ignore[arg-type]
             if type(message) is not dict:
                 raise BadRequest("a message wants a JSON object")
-            if self._entrance is not None and "token" not in message:
-                self._entrance.check(message)
+            if self._admission is not None and "token" not in message:
+                self._admission.check(message)
             if "function" in message:
                 self._submit(message)
             else:
@@ -154,20 +154,20 @@ class Session(Shown):
         self.queue(wire.encode({"pong": message["ping"]}))
 
     def _token(self, message: dict[str, Any]) -> None:
-        grant = self._grant if self._entrance is None else self._entrance.admit(message["token"])
+        grant = self._grant if self._admission is None else self._admission.admit(message["token"])
         self.owner = grant.subject
         self.queue(wire.encode({"token": {"subject": grant.subject or None, "operator": grant.operator}}))
 
     @property
     def _grant(self) -> Grant:
         grant = self._connection.grant
-        assert grant is not None  # the entrance lets nothing through before there is one
+        assert grant is not None  # the admission lets nothing through before there is one
         return grant
 
     def _leave(self) -> None:
         """The connection is over: its tasks go on, but for those that were to end with it."""
-        if self._entrance is not None:
-            self._entrance.close()
+        if self._admission is not None:
+            self._admission.close()
         self._unwatch_all()
         for watch in list(self.watches.values()):
             self.unwatch(watch)

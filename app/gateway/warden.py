@@ -7,9 +7,9 @@ from typing import Any, Final
 import gevent
 from gevent.pool import Pool
 
+from app.gateway.admission import UNAUTHORIZED
 from app.gateway.api import Api
 from app.gateway.authority import Authority
-from app.gateway.entrance import UNAUTHORIZED
 from app.gateway.websocket import Connection
 from app.log import untold
 

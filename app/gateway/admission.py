@@ -25,7 +25,7 @@ _FREE: Final = frozenset({"ping", "cancel"})
 """What is not counted: it costs next to nothing, and must not have to wait."""
 
 
-class Entrance:
+class Admission:
     """Of one connection. `environ` is that of its upgrade; it is kept only until it is known who it is."""
 
     __slots__ = ("_authority", "_connection", "_environ", "_limits", "_place", "_timer")
