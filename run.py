@@ -86,7 +86,7 @@ def start(chosen: Settings) -> int:
     addresses = {role.name: _address_of(chosen, role.name, role.listener) for role in roles}
     _warn(chosen, addresses)
     try:
-        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses), chosen.run_dir).run()
+        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, chosen, addresses), chosen.run_dir).run()
     finally:
         for role in roles:
             role.listener.close()
@@ -107,7 +107,7 @@ def gateway(chosen: Settings) -> int:
     log.configure("gateway", chosen.log_level)
     addresses = {"gateway": _address_of(chosen, "gateway", listener)}
     _warn(chosen, addresses)
-    live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
+    live(Child("gateway", listener, functools.partial(_say, chosen, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
 def worker(chosen: Settings) -> int:
@@ -117,7 +117,7 @@ def worker(chosen: Settings) -> int:
     addresses = {"worker": _address_of(chosen, "worker", listener)}
     _warn(chosen, addresses)
     live(
-        Child(f"worker-{os.getpid()}", listener, functools.partial(_say, addresses)),
+        Child(f"worker-{os.getpid()}", listener, functools.partial(_say, chosen, addresses)),
         functools.partial(run_worker, chosen, 1),
         chosen.log_level,
     )
@@ -169,20 +169,20 @@ def _warn(chosen: Settings, addresses: dict[str, Address]) -> None:
         logger.warning("%s", warning)
 
 
-def _say(addresses: dict[str, Address], said: bytes) -> None:
+def _say(chosen: Settings, addresses: dict[str, Address], said: bytes) -> None:
     """There is no master to hear it, but somebody who started us."""
     if said == READY:
-        _announce(addresses)
+        _announce(chosen, addresses)
 
 
-def _announce(addresses: dict[str, Address]) -> None:
-    lines = []
+def _announce(chosen: Settings, addresses: dict[str, Address]) -> None:
+    lines, s = [], "s" if chosen.ws_cert is not None else ""
     if address := addresses.get("gateway"):
-        lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws://{address}/ws")
+        lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws{s}://{address}/ws")
     if address := addresses.get("worker"):
         lines.append(f"workers listening on {address}" if address.path or address.tls else f"workers listening on text://{address}")
     if (address := addresses.get("gateway")) and not address.path:
-        lines.append(f"page at http://{address}/")
+        lines.append(f"page at http{s}://{address}/")
     print(*lines, "ready", sep="\n", flush=True)
 
 

@@ -51,7 +51,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (5, "app/ledger.py"),
     (5, "app/reports.py app/recovery.py app/watchtower.py"),
     (5, "app/dispatch.py"),
-    (6, "app/gateway/identity.py app/gateway/rates.py app/gateway/shared.py"),
+    (6, "app/gateway/identity.py app/gateway/rates.py app/gateway/shared.py app/gateway/bare.py"),
     (6, "app/gateway/wanted.py app/gateway/watch.py app/gateway/tokens.py"),
     (6, "app/gateway/authority.py"),
     (6, "app/gateway/frames.py app/gateway/hooks.py app/gateway/chunked.py app/gateway/problems.py app/gateway/schemas.py"),

@@ -31,6 +31,7 @@ LINGER: Final = 2.0
 """How long, in seconds, a peer may still send after our last word; a plain close would reset it, and it would never see that word."""
 
 
+_STRICT: Final = (b"Strict-Transport-Security", b"max-age=31536000")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _FIELD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*")
 _FIXED: Final = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("Connection", "close"))
@@ -157,8 +158,6 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
     close_connection: bool
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, address, server, Head(sock, server.request_timeout))
 
     def handle_one_request(self) -> bool | None:
@@ -191,10 +190,13 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         return environ
 
     def finalize_headers(self) -> None:
-        """As pywsgi does. What is left of a body would be taken for the next request, so there is none; a HEAD has no chunks."""
+        """As pywsgi does, and under TLS browsers are told never to come without (RFC 6797), but not for the name that all servers of a
+        developer share. What is left of a body would be taken for the next request, so there is none; a HEAD has no chunks."""
         if self._peer.unread and not self.close_connection:
             self.close_connection = True
             self.response_headers.append((b"Connection", b"close"))
+        if self.server.secure and not self.environ.get("HTTP_HOST", "").startswith("localhost"):
+            self.response_headers.append(_STRICT)
         super().finalize_headers()
         if self.command == "HEAD":
             self.response_use_chunked = False

@@ -12,6 +12,7 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from gevent.pywsgi import WSGIServer
 from app import collector, listeners
 from app.dispatch import Dispatcher
 from app.durable import DurableJournal
+from app.errors import HandoffError, SettingsError
 from app.gateway import handler, hooks
 from app.gateway.admission import Admission
 from app.gateway.api import Api
@@ -40,7 +42,9 @@ from app.gateway.shared import Common
 from app.gateway.warden import Warden
 from app.gateway.websocket import Connection, Handler
 from app.journal import Journal, MemoryJournal
+from app.sealed import SealedSocket
 from app.settings import Settings
+from app.tls import Files, server_context
 from app.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -68,8 +72,14 @@ class Server(WSGIServer):  # type: ignore[misc]
 
     handler_class = Handler
 
-    def __init__(self, listener: Any, site: Site, gate: Gate, common: Common, request_timeout: float) -> None:
-        super().__init__(listener, site, log=None, error_log=log, environ={"SERVER_NAME": "handoff"})
+    def __init__(
+        self, listener: Any, site: Site, gate: Gate, common: Common, request_timeout: float, context: ssl.SSLContext | None
+    ) -> None:
+        """With a `context`, TLS is spoken."""
+        scheme = "http" if context is None else "https"
+        super().__init__(listener, site, log=None, error_log=log, environ={"SERVER_NAME": "handoff", "wsgi.url_scheme": scheme})
+        self.secure = context is not None
+        self._context = context
         self.gate = gate
         self.common = common
         self.request_timeout = request_timeout
@@ -82,6 +92,19 @@ class Server(WSGIServer):  # type: ignore[misc]
         accepted = super().do_read()
         self._requests += bool(accepted)
         return accepted
+
+    def handle(self, sock: Any, address: Any) -> None:
+        """As pywsgi does, in the greenlet of this socket: a handshake that is slow holds up nobody else."""
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is not None:
+            sock = SealedSocket(sock, self._context, server_side=True)
+            try:
+                sock.handshake(self.request_timeout)
+            except HandoffError as error:
+                log.debug("tls-refused: %s: %s", address, error.message)
+                return
+        super().handle(sock, address)
 
     def do_close(self, *accepted: Any) -> None:
         """The requests on a socket are over; it may live on as a connection."""
@@ -118,13 +141,14 @@ class Gateway:
         self._limits = Limits(settings)
         self._authority = Authority(settings, self._limits)
         openers = self._openers()
-        origins = allowed_origins(listeners.address_of(listener), settings.origins)
+        context = tls_context(settings)
+        origins = allowed_origins(listeners.address_of(listener), settings.origins, context is not None)
         self._api = Api(self._dispatcher, settings)
         self._warden = Warden(self._authority, self._reaper.connections, self._api)
         site = Site(self._api, Doors(origins), Pages(openers), self._authority, self._limits)
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
-        self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
+        self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout, context)
 
     def _openers(self) -> dict[str, Opener]:
         """What is served where; one's own handlers take `/`, and `/ws` stays."""
@@ -184,6 +208,15 @@ class Gateway:
                 gevent.sleep(0.01)
         gevent.sleep(0)  # whoever is left gets what a last turn can write
         self._dispatcher.stop()
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """That of the gateway's port; None where it speaks no TLS. Raises `SettingsError` where the files cannot be used."""
+    if settings.ws_cert is None:
+        if settings.ws_key is not None:
+            raise SettingsError("--ws-key is given without --ws-cert; TLS wants both")
+        return None
+    return server_context(Files("--ws", settings.ws_cert, settings.ws_key), ["http/1.1"])
 
 
 def _journal(settings: Settings) -> Journal:

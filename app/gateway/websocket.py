@@ -7,7 +7,6 @@ What is mended: no limits before storage; unmasked frames; close codes that were
 for ever; no deadline for a handshake; wrong answers to bad ones; a destructor that wrote to the socket; 8 KiB of request kept by each.
 """
 
-import _socket
 import contextlib
 import functools
 import logging
@@ -21,6 +20,7 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import WebSocket
 
 from app.errors import Unavailable
+from app.gateway.bare import at_once, bare
 from app.gateway.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameBuffer, FrameError, Message, encode_close, encode_frame, parse_close
 from app.gateway.handshake import Gate, Runner, is_upgrade
 from app.gateway.identity import Grant
@@ -32,7 +32,6 @@ from app.outbox import Outbox
 log = logging.getLogger(__name__)
 
 _SWITCHING: Final = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-_READ_AT_ONCE: Final = 8192
 _READABLE: Final = 1
 
 
@@ -50,6 +49,7 @@ class Connection(WebSocket):  # type: ignore[misc]
     """
 
     __slots__ = (
+        "_at_once",
         "_common",
         "_early",
         "_frames",
@@ -92,10 +92,11 @@ class Connection(WebSocket):  # type: ignore[misc]
         """Nothing: the inherited one writes to the socket, from the garbage collector."""
 
     def attach(self, sock: Any, response: bytes, leftover: bytes) -> None:
-        """Begin on this plain non-blocking socket: `response` goes first, then what was sent early; `leftover` was read already."""
+        """Begin on this non-blocking socket, plain or sealed: `response` goes first, then what was sent early; `leftover` was read."""
         common = self._common
         self._sock = sock
         self._watcher = common.hub.loop.io(sock.fileno(), _READABLE)
+        self._at_once = at_once(sock)
         self._frames = FrameBuffer(common.max_message)
         self._pending: Any = leftover or None
         self.outbox = Outbox(sock, common.turn, common.hub.loop, functools.partial(_hang_up, sock), patient=True)
@@ -137,7 +138,7 @@ class Connection(WebSocket):  # type: ignore[misc]
             return self._take_pending(self._pending)
         common.hub.wait(self._watcher)
         try:
-            data = self._sock.recv(_READ_AT_ONCE)
+            data = self._sock.recv(self._at_once)
         except BlockingIOError:
             return []
         if not data:
@@ -291,7 +292,7 @@ class Handler(RequestHandler, WebSocketHandler):  # type: ignore[misc]
 
     def run_websocket(self) -> None:
         """Hand the socket over to a greenlet with a shallow stack; request, environment and this handler go away."""
-        sock = _socket.socket(self.socket.family, self.socket.type, self.socket.proto, self.socket.detach())
+        sock, leftover = bare(self.socket, self.rfile.leftover)
         self.socket = None
-        self.websocket.attach(sock, self._response, self.rfile.leftover)
+        self.websocket.attach(sock, self._response, leftover)
         gevent.spawn_raw(self.websocket.live, self._run)
