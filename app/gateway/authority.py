@@ -21,7 +21,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import gevent
 
@@ -84,7 +84,7 @@ class Authority:
         if not token and self._authenticate is None:
             return None
         place = place_of(environ.get("REMOTE_ADDR", ""))
-        return self.of_token(token, place, strings_of(environ)) if token else self._ask(strings_of(environ), "", place)
+        return self.of_token(token, place, strings_of(environ)) if token else self._of_what_else(strings_of(environ), place)
 
     def of_token(self, token: Any, place: str, environ: dict[str, Any]) -> Grant:
         """Whose token this is, which came from there (as `place_of` has it). Raises as `of_request`."""
@@ -95,6 +95,23 @@ class Authority:
             found = found or self._ask(environ, token, place)
             if found is not None:
                 return found
+        self._refuse(place)
+
+    def _of_what_else(self, environ: dict[str, Any], place: str) -> Grant | None:
+        """Of a request without a bearer token: a cookie, or another scheme, may say who it is. Where that was too much guessing, nobody is
+        asked; a token may still come."""
+        shown = "HTTP_AUTHORIZATION" in environ
+        try:
+            found = self._ask(environ, "", place)
+        except RateLimited:
+            if shown:
+                raise
+            return None
+        if found is None and shown:
+            self._refuse(place)
+        return found
+
+    def _refuse(self, place: str) -> NoReturn:
         self._limits.failed(place)
         log.warning("token-refused: one came from %s that is none, or is over", place)
         raise Unauthorized("this token is none, or is not good any more")

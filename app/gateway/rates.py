@@ -16,6 +16,9 @@ MOST_KEPT: Final = 50_000
 """Buckets of a generation. There are two: what was not asked for during a whole one is forgotten, and has a full bucket again."""
 
 _SHORTEST: Final = 0.01
+_NOTHING: Final = 1e-6
+"""Seconds that are the rounding's."""
+
 _SUBNET: Final = 64
 
 
@@ -34,7 +37,8 @@ class Limiter:
         if not self._interval:
             return 0.0
         full_at = self._full_at.get(key) or self._older.get(key, 0.0)
-        return max(0.0, full_at - time.monotonic() - self._depth)
+        wait = full_at - time.monotonic() - self._depth
+        return wait if wait > _NOTHING else 0.0
 
     def take(self, key: str) -> float:
         """Take one out of this bucket: 0.0, or where it is empty the seconds until it is not."""
