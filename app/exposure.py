@@ -46,7 +46,7 @@ RULES = (
     Rule("gateway", _is_not_root, "is open to other machines while it runs as root", _USER, "allow_root"),
     Rule("gateway", lambda settings: False, "takes any task from whoever can connect to it", "let only those reach it who may", ""),
 )
-_FLAGS = {"worker": "--text", "gateway": "--ws"}
+FLAGS = {"worker": "--text", "gateway": "--ws"}
 
 
 def check(settings: Settings, addresses: Mapping[str, Address]) -> list[str]:
@@ -59,7 +59,7 @@ def check(settings: Settings, addresses: Mapping[str, Address]) -> list[str]:
             continue
         if rule.waiver and not getattr(settings, rule.waiver):
             flag = "--" + rule.waiver.replace("_", "-")
-            raise SettingsError(f"{_FLAGS[rule.role]}: {address} {rule.risk}; {rule.remedy}, or say {flag} yes")
+            raise SettingsError(f"{FLAGS[rule.role]}: {address} {rule.risk}; {rule.remedy}, or say {flag} yes")
         warnings.append(f"open-to-others: the {rule.role} at {address} {rule.risk}; {rule.remedy}")
     return warnings
 
