@@ -190,6 +190,7 @@ def _make_directories(chosen: Settings) -> None:
     for path in (chosen.data_dir, chosen.run_dir):
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)  # also where it was there before
         except OSError as error:
             raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
 

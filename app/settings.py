@@ -68,7 +68,7 @@ class Settings:
     ws_cert: Path | None
     ws_key: Path | None
     ws_ca: Path | None
-    ws_open: bool
+    insecure_ws: bool
     max_message: int
     max_line: int
     max_result: int
@@ -171,7 +171,9 @@ TABLE = (
     Setting("ws_cert", FILE, "", "certificate of the gateway (PEM, with its chain): it then speaks TLS, as wss:// and https://"),
     Setting("ws_key", FILE, "", "the key of `ws-cert`, where it is not in the same file"),
     Setting("ws_ca", FILE, "", "authority that commands trust for the gateway's certificate (default: the system's)"),
-    Setting("ws_open", SWITCH, "no", "let the gateway listen to others without tokens and allowed origins: everyone may run everything"),
+    Setting(
+        "insecure_ws", SWITCH, "no", "let the gateway listen to others without tokens and allowed origins: everyone may run everything"
+    ),
     Setting("max_message", SIZE, "64KiB", "largest WebSocket message, or body over HTTP"),
     Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),
     Setting("max_result", SIZE, "1MiB", "largest result of a task"),

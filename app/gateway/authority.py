@@ -21,7 +21,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import gevent
 
@@ -95,7 +95,7 @@ class Authority:
             found = found or self._ask(environ, token, place)
             if found is not None:
                 return found
-        self._refuse(place)
+        raise self._refusal(place)
 
     def _of_what_else(self, environ: dict[str, Any], place: str) -> Grant | None:
         """Of a request without a bearer token: a cookie, or another scheme, may say who it is. Where that was too much guessing, nobody is
@@ -108,13 +108,13 @@ class Authority:
                 raise
             return None
         if found is None and shown:
-            self._refuse(place)
+            raise self._refusal(place)
         return found
 
-    def _refuse(self, place: str) -> NoReturn:
+    def _refusal(self, place: str) -> Unauthorized:
         self._limits.failed(place)
         log.warning("token-refused: one came from %s that is none, or is over", place)
-        raise Unauthorized("this token is none, or is not good any more")
+        return Unauthorized("this token is none, or is not good any more")
 
     def look(self) -> None:
         """Read the tokens again, where the file has changed."""
