@@ -14,10 +14,6 @@ from app import wire
 from app.errors import BadRequest, HandoffError
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
-LABEL_MARK = "."
-"""What ends the id in a label: between gateway and worker a task that has an owner goes by `id.number`, since another's may have its id."""
-
-_LABEL = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[0-9]{1,16})?\Z")
 MAX_PRIORITY = 1000
 MAX_DELAY = 30 * 24 * 3600.0
 
@@ -139,11 +135,11 @@ def read_placed(message: dict[str, Any]) -> Submit:
     """A submit that a gateway sent to a worker: with its attempt, the number of its last event and that of its dispatch; its options were
     followed already."""
     function, args = _read_call(message)
-    label = check_label(message.get("id"))
+    task_id = check_id(message.get("id"))
     attempt, seq, dispatch = message["attempt"], message.get("seq"), message.get("dispatch")
     if type(attempt) is not int or type(seq) is not int or type(dispatch) is not int or attempt < 1 or seq < 0:
         raise BadRequest('"attempt", "seq" and "dispatch" want whole numbers')
-    return Submit(label, function, args, message.get("events") == "final", attempt=attempt, seq=seq, dispatch=dispatch)
+    return Submit(task_id, function, args, message.get("events") == "final", attempt=attempt, seq=seq, dispatch=dispatch)
 
 
 def _read_call(message: dict[str, Any]) -> tuple[str, dict[str, Any] | list[Any] | None]:
@@ -172,13 +168,6 @@ def check_id(task_id: Any) -> str:
     if type(task_id) is not str or not IDENTIFIER.match(task_id):
         raise BadRequest('"id" wants 1 to 64 characters of A-Z a-z 0-9 _ -')
     return task_id
-
-
-def check_label(label: Any) -> str:
-    """As `check_id`, of what a task is called between gateway and worker."""
-    if type(label) is not str or not _LABEL.match(label):
-        raise BadRequest('"id" wants 1 to 64 characters of A-Z a-z 0-9 _ -')
-    return label
 
 
 def read_whole(message: dict[str, Any], key: str, lowest: int, highest: int) -> int:
@@ -211,9 +200,7 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-read_event = re.compile(
-    rb'\{"id":"([A-Za-z0-9_-]{1,64}(?:\.[0-9]{1,16})?)","event":"([a-z_]+)","seq":(\d{1,16}),"attempt":(\d{1,7})[,}]'
-).match
+read_event = re.compile(rb'\{"id":"([A-Za-z0-9_-]{1,64})","event":"([a-z_]+)","seq":(\d{1,16}),"attempt":(\d{1,7})[,}]').match
 """The head that every event of a worker begins with, so that the rest need not be decoded: id, event, seq, attempt."""
 
 
@@ -252,4 +239,4 @@ def refusal(error: HandoffError, task_id: str = "") -> bytes:
 def readable_id(message: Any) -> str:
     """The id of a request that is being refused, where it has one."""
     task_id = message.get("id") if type(message) is dict else None
-    return task_id if type(task_id) is str and _LABEL.match(task_id) else ""
+    return task_id if type(task_id) is str and IDENTIFIER.match(task_id) else ""

@@ -94,7 +94,7 @@ class Places:
         """The task gets a slot there."""
         quota = self._quotas[task.function]
         quota.running += 1
-        link.tasks[task.label] = task
+        link.tasks[task.id] = task
         task.link = link
         if quota.in_process:
             link.used_processes += 1
@@ -112,7 +112,7 @@ class Places:
     def give(self, task: Task) -> None:
         """Its slot is free, and it is there no more."""
         link = task.link
-        del link.tasks[task.label]
+        del link.tasks[task.id]
         task.link = None
         task.sent = False
         if not task.slot:

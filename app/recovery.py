@@ -32,6 +32,6 @@ def recover(journal: Journal, ledger: Ledger, pool: Pool) -> None:
 
 
 def _claim(task: Task, link: Link) -> None:
-    link.tasks[task.label] = task
+    link.tasks[task.id] = task
     task.link = link
     task.sent = True

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from app import wire
 from app.errors import Failed, HandoffError, TooLarge
-from app.messages import FINAL_STATE, LABEL_MARK, MAX_DELAY, Event, State, event_body_line, event_line
+from app.messages import FINAL_STATE, MAX_DELAY, Event, State, event_body_line, event_line
 from workers.context import Retry, TaskContext, TimeLimitExceeded, progress_fields, speakable
 from workers.registry import Function, Options
 
@@ -71,7 +71,6 @@ class Attempt(TaskContext):
         "greenlet",
         "insistence",
         "kwargs",
-        "label",
         "lines",
         "may_retry",
         "raw",
@@ -82,9 +81,10 @@ class Attempt(TaskContext):
         "state",
     )
 
-    def __init__(self, spec: Function, label: str, args: tuple[Any, ...], kwargs: dict[str, Any], sink: Sink, *, attempt: int = 1) -> None:
-        super().__init__(label.partition(LABEL_MARK)[0], spec.name, attempt, "")
-        self.label = label
+    def __init__(
+        self, spec: Function, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], sink: Sink, *, attempt: int = 1
+    ) -> None:
+        super().__init__(task_id, spec.name, attempt, "")
         self.spec = spec
         self.args = args
         self.kwargs = kwargs
@@ -195,9 +195,7 @@ class Attempt(TaskContext):
         """End this attempt with `retrying`: the gateway will send the task again after that many seconds."""
         self._finish(State.RETRYING)
         self.seq += 1
-        self.sink.event(
-            self, event_line(self.label, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error_object(error))
-        )
+        self.sink.event(self, event_line(self.id, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error_object(error)))
 
     def _end(self, event: Event, key: bytes, value: bytes) -> None:
         self._finish(FINAL_STATE[event])
@@ -228,7 +226,7 @@ class Attempt(TaskContext):
             return
         self._bytes += len(body)
         self.seq += 1
-        self.sink.event(self, event_body_line(self.label, event, self.seq, self.attempt, body))
+        self.sink.event(self, event_body_line(self.id, event, self.seq, self.attempt, body))
 
 
 def encode_value(function: str, done: str, value: Any) -> bytes:

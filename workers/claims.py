@@ -14,7 +14,7 @@ from collections import deque
 from typing import Any
 
 from app.errors import BadRequest, Busy, HandoffError, UnknownTask
-from app.messages import FINAL_STATES, Event, State, check_label, ending_line, event_line, final_line
+from app.messages import FINAL_STATES, Event, State, check_id, ending_line, event_line, final_line
 from app.outbox import Outbox
 from app.wire import encode_line
 from workers.attempt import Attempt
@@ -97,7 +97,7 @@ class Claimant:
 
     def hold(self, attempt: Attempt) -> None:
         """A task of this gateway is about to be run."""
-        key = attempt.label, attempt.attempt
+        key = attempt.id, attempt.attempt
         self.attempts[key] = attempt
         if self._returned:
             self._returned.pop(key, None)
@@ -122,7 +122,7 @@ class Claimant:
 
     def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
         """Send it and keep it."""
-        self.event(attempt, final_line(attempt.label, event, attempt.seq, attempt.attempt, key, value))
+        self.event(attempt, final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value))
 
     def acknowledge(self, outbox: Outbox, count: int) -> None:
         """The first `count` events that were sent on this connection, and not acknowledged before, are in the journal. What is still read
@@ -135,7 +135,7 @@ class Claimant:
             if attempt is not None:
                 del attempt.lines[0]
                 if not attempt.lines and _over(attempt):
-                    attempts.pop((attempt.label, attempt.attempt), None)
+                    attempts.pop((attempt.id, attempt.attempt), None)
 
     def part(self) -> None:
         """Tell the gateway, where it is there, that nothing more is taken; it says the same once it sends nothing more."""
@@ -176,7 +176,7 @@ class Claimant:
         if known > 0:
             del attempt.lines[:known]
         if not attempt.lines and _over(attempt):
-            del self.attempts[attempt.label, attempt.attempt]
+            del self.attempts[attempt.id, attempt.attempt]
         for line in attempt.lines:
             assert self._outbox is not None
             self._outbox.put(line + b"\n")
@@ -285,7 +285,7 @@ def _checked(claims: Any) -> list[Claim]:
     for claim in claims:
         if type(claim) is not list or [type(part) for part in claim] != [str, int, int, int]:
             raise BadRequest(_WANTED)
-        checked.append((check_label(claim[0]), claim[1], claim[2], claim[3]))
+        checked.append((check_id(claim[0]), claim[1], claim[2], claim[3]))
     return checked
 
 
