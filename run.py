@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
             from app.commands.group import main as client
 
             return client([*argv[at : at + 1], *argv[:at], *argv[at + 1 :]])
+        os.environ.pop("HANDOFF_TOKEN", None)  # of commands; no task is to inherit it
         command, chosen = _parse(argv)
         chosen = replace(chosen, secret=secret.take_secret(chosen.secret_file, os.environ))
         _make_directories(chosen)

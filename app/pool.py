@@ -29,7 +29,7 @@ LOOK_EVERY = 0.05
 """Seconds between two looks into the run directory."""
 
 LEASE = 15.0
-"""Seconds of silence after which a worker is given up, with what it runs."""
+"""Seconds of silence after which a worker is given up, with what it runs; one of this machine not before its hang limit has ended it."""
 
 _BACK_OFF = (0.1, 5.0)
 _LOOK_SOON, _LOOK_AGAIN = 1.0, 30.0
@@ -54,10 +54,12 @@ class Listener(Protocol):
 class Pool:
     """All links, by instance."""
 
-    def __init__(self, journal: str, rundir: RunDirectory | None, addresses: tuple[Address, ...], turn: Turn, loop: Any) -> None:
+    def __init__(
+        self, journal: str, rundir: RunDirectory | None, addresses: tuple[Address, ...], hang_limit: float, turn: Turn, loop: Any
+    ) -> None:
         self._journal = journal
-        self._rundir = rundir
-        self._addresses = addresses
+        self._hang_limit = hang_limit
+        self._rundir, self._addresses = rundir, addresses
         self._turn = turn
         self._loop = loop
         self._listener: Listener | None = None
@@ -72,7 +74,7 @@ class Pool:
         """Look for workers from now on; `credentials` are for those elsewhere."""
         self._listener = listener
         self._credentials = credentials
-        pulse = Pulse(self.links, LEASE, self._silence_changed, partial(self._give_up, silent=True))
+        pulse = Pulse(self.links, LEASE, self._hang_limit, self._silence_changed, partial(self._give_up, silent=True))
         self._greenlets.append(gevent.spawn(pulse.run))
         for link in self.links.values():
             self._greenlets.append(gevent.spawn(self._find_again, link))

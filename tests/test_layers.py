@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/__init__.py app/errors.py app/log.py app/collector.py"),
-    (0, "app/address.py workers/checks.py workers/options.py"),
+    (0, "app/address.py app/labels.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/private.py app/ends.py app/child.py app/tls.py app/secret.py"),
     (1, "app/sealed.py app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py"),
@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (2, "workers/mailing.py"),
     (3, "app/client.py app/journal.py app/fairness.py app/figures.py"),
     (2, "workers/vitals.py workers/parting.py"),
-    (3, "workers/sinks.py workers/slots.py workers/process.py workers/isolated.py workers/retirement.py"),
+    (3, "workers/dispatches.py workers/sinks.py workers/slots.py workers/process.py workers/isolated.py workers/retirement.py"),
     (3, "workers/endings.py workers/overrun.py"),
     (3, "workers/limits.py workers/watchdog.py"),
     (3, "app/remote/socket.py app/remote/task.py"),
@@ -46,7 +46,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (4, "app/link.py workers/short.py workers/threshold.py"),
     (4, "app/places.py app/pulse.py workers/connection.py"),
     (4, "workers/idlers.py"),
-    (4, "app/pool.py"),
+    (4, "app/pool.py app/sending.py"),
     (4, "workers/server.py"),
     (5, "app/ledger.py"),
     (5, "app/reports.py app/recovery.py app/watchtower.py"),

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from tests.harness import Server, TextClient, WsClient, wait_until
+from tests.harness import Server, TextClient, WsClient
 
 ANYBODY = 0o077
 
@@ -36,7 +36,8 @@ def use(server: Server) -> None:
         client.final("process", 20)
         client.send({"id": "crash", "function": "crashes", "args": ["x"]})
         assert client.final("crash", 20)["event"] == "interrupted"
-    wait_until(lambda: TextClient(server.text_address).close() is None)
+    with TextClient(server.text_address) as line:
+        assert line.ask({"function": "echo"}, 20) == {}
 
 
 def open_to_others(directory: Path) -> list[str]:

@@ -62,7 +62,7 @@ class DirectSink:
     def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
         """The last line."""
         self._on_final(attempt)
-        self._outbox.put(final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value) + b"\n")
+        self._outbox.put(final_line(attempt.label, event, attempt.seq, attempt.attempt, key, value) + b"\n")
 
     def flush(self) -> None:
         """Write now."""

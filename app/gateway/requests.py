@@ -34,7 +34,12 @@ LINGER: Final = 2.0
 _STRICT: Final = (b"Strict-Transport-Security", b"max-age=31536000")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _FIELD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*")
-_FIXED: Final = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("Connection", "close"))
+_FIXED: Final = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Connection", "close"),
+)
 
 
 class Refused(Exception):
