@@ -133,6 +133,8 @@ def test_an_owner_is_limited_over_both_and_another_is_not(server: Server) -> Non
         assert anna.ask({"id": "late", "function": "echo"})["id"] == "late"
         assert anna.messages[-1]["error"]["code"] == "rate_limited"
         assert anna.ask({"ping": 1}) == {"pong": 1}
+        assert anna.ask({"ping": 1, "list": {}})["error"]["code"] == "rate_limited"  # it would be answered as a list
+        assert anna.ask({"id": "late", "cancel": True})["error"]["code"] == "unknown_task"
         assert "list" in bert.ask({"list": {}})
     with HttpClient(server) as http:
         reply = http.ask("GET", "/tasks", **bearer(ANNA))

@@ -78,6 +78,15 @@ def test_before_the_token_nothing_else_is_answered(server: Server) -> None:
         assert client.ask({"list": {}}) == {"list": []} or "list" in client.messages[-1]
 
 
+@pytest.mark.parametrize("token", [ANNA, "nobody", None])
+def test_nothing_is_done_along_with_a_token(server: Server, token: str | None) -> None:
+    with WsClient(server.ws_url) as client:
+        for message in MESSAGES:
+            answer = client.ask({**message, "token": token})
+            assert code_of(answer) == "bad_request", message
+            assert code_of(client.ask({**message})) == "unauthorized", message
+
+
 def test_a_token_and_what_follows_may_be_sent_at_once(server: Server) -> None:
     with WsClient(server.ws_url) as client:
         client.send({"token": ANNA})

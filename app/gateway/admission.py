@@ -21,8 +21,8 @@ from app.messages import refusal
 UNAUTHORIZED: Final = 4401
 """The close code of a connection that has not said who it is, or may no longer be here: not to be tried again with the same token."""
 
-_FREE: Final = frozenset({"ping", "cancel"})
-"""What is not counted: it costs next to nothing, and must not have to wait."""
+_FREE: Final = ({"ping"}, {"id", "cancel"})
+"""The keys of what is not counted: it costs next to nothing, and must not have to wait."""
 
 
 class Admission:
@@ -48,7 +48,7 @@ class Admission:
         if grant is None:
             raise Unauthorized('say who you are first: {"token": "…"}')
         grant.check()
-        if self._limits.any and not (len(message) <= 2 and _FREE & message.keys()):
+        if self._limits.any and message.keys() not in _FREE:
             self._limits.check(grant.subject, self._place)
         function = message.get("function")
         if type(function) is str:

@@ -63,19 +63,23 @@ class Session(Shown):
             message = wire.decode_text(text)  # type: ignore[arg-type]
             if type(message) is not dict:
                 raise BadRequest("a message wants a JSON object")
-            if self._admission is not None and "token" not in message:
-                self._admission.check(message)
-            if "function" in message:
-                self._submit(message)
+            if self._admission is None:
+                self._act(message)
+            elif "token" in message:
+                self._token(message)
             else:
-                self._request(message)
+                self._admission.check(message)
+                self._act(message)
         except HandoffError as error:
             self.queue(refusal(error, readable_id(message)))
         except Exception as error:
             log.error("message-failed", exc_info=untold(error), extra={"connection": self._connection.id})
             self.queue(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
 
-    def _request(self, message: dict[str, Any]) -> None:
+    def _act(self, message: dict[str, Any]) -> None:
+        if "function" in message:
+            self._submit(message)
+            return
         for key, answer in _REQUESTS.items():
             if key in message:
                 answer(self, message)
@@ -154,6 +158,8 @@ class Session(Shown):
         self.queue(wire.encode({"pong": message["ping"]}))
 
     def _token(self, message: dict[str, Any]) -> None:
+        if len(message) != 1:
+            raise BadRequest('"token" comes alone in its message; what else there is may follow it at once')
         grant = self._grant if self._admission is None else self._admission.admit(message["token"])
         self.owner = grant.subject
         self.queue(wire.encode({"token": {"subject": grant.subject or None, "operator": grant.operator}}))
