@@ -31,8 +31,7 @@ LOOK_EVERY = 0.05
 LEASE = 15.0
 """Seconds of silence after which a worker is given up, with what it runs; one of this machine not before its hang limit has ended it."""
 
-_BACK_OFF = (0.1, 5.0)
-_LOOK_SOON, _LOOK_AGAIN = 1.0, 30.0
+_BACK_OFF, _LOOK_SOON, _LOOK_AGAIN = (0.1, 5.0), 1.0, 30.0
 
 
 class Listener(Protocol):

@@ -43,7 +43,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (4, "app/store.py"),
     (4, "app/scribe.py"),
     (4, "app/durable.py"),
-    (4, "app/link.py workers/short.py workers/threshold.py"),
+    (4, "app/link.py workers/short.py workers/threshold.py workers/house.py"),
     (4, "app/places.py app/pulse.py workers/connection.py"),
     (4, "workers/idlers.py"),
     (4, "app/pool.py app/sending.py"),
@@ -216,6 +216,7 @@ def test_what_the_command_line_imports_before_the_fork_needs_the_standard_librar
     ours = {name for name in imported_files("run.py") if name.startswith("app/") and name not in later}
     tops = {module.split(".")[0] for name in ours for other in closure(name) for module in modules(other)}
     assert tops - sys.stdlib_module_names == {"app"}
+    assert "ssl" not in tops, "what is loaded before the patching is not patched well"
 
 
 @pytest.mark.parametrize("name", files())

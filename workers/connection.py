@@ -7,7 +7,7 @@ What runs the tasks is the executor; what a gateway's tasks become without their
 import logging
 import socket as stdlib_socket
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
@@ -17,12 +17,10 @@ from app.errors import BadRequest, Busy, HandoffError, IdConflict, TooLarge, Unk
 from app.labels import check_label
 from app.messages import Event, Submit, check_id, event_line, read_placed, read_submit, read_whole, readable_id, refusal
 from app.outbox import Outbox
-from app.turn import Turn
 from workers.attempt import Attempt
 from workers.claims import Claimant, Claims
-from workers.executor import Executor
+from workers.house import House
 from workers.parting import part
-from workers.registry import Registry
 from workers.retirement import memory
 from workers.short import ShortForm
 from workers.sinks import FAR_BEHIND, DirectSink
@@ -30,23 +28,6 @@ from workers.sinks import FAR_BEHIND, DirectSink
 log = logging.getLogger(__name__)
 
 RECV = 64 * 1024
-
-
-class House(Protocol):
-    """What all connections of one worker process share."""
-
-    registry: Registry
-    executor: Executor
-    turn: Turn
-    loop: Any
-    max_line: int
-    draining: bool
-
-    def claimant(self, journal: str) -> Claimant:
-        """The gateway that has this journal."""
-
-    def describe(self) -> dict[str, Any]:
-        """The catalogue, and what the worker tells of itself."""
 
 
 class Connection:
@@ -66,6 +47,11 @@ class Connection:
         self._over: Signal | None = None
         self.lines = 0
         """How many have come."""
+
+    @property
+    def of_gateway(self) -> bool:
+        """Whether it is a gateway's, who claims its tasks."""
+        return self._claimant is not None
 
     @property
     def idle(self) -> bool:
@@ -96,6 +82,12 @@ class Connection:
             self._socket.shutdown(stdlib_socket.SHUT_RD)
         except OSError:
             log.debug("closed already")
+
+    def close_if_stalled(self, since: float) -> None:
+        """End it where of what is unsent nothing has left since then: nobody reads it."""
+        if self._outbox.unsent and self._outbox.progress_at < since:
+            self._outbox.close()
+            self.close()
 
     def _read(self) -> None:
         wait = gevent.get_hub().wait

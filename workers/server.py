@@ -147,7 +147,7 @@ class Worker:
         while True:
             gevent.sleep(_EXPIRE_EVERY)
             self._claimants.expire()
-            self._idlers.close_idle(self._connections, time.monotonic())
+            self._idlers.look(self._connections, time.monotonic())
 
     def _leave(self, patient: bool) -> None:
         """Take nothing more, from this moment on, and tell those who would send it. `patient`: what runs may take its time; else it has

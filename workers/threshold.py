@@ -18,7 +18,7 @@ from app.proof import NO_CHANNEL
 from app.sealed import SealedSocket
 from app.settings import Settings
 from app.tls import Files, own_fingerprint, server_context
-from workers.parting import part
+from workers.parting import DRAIN_FOR, part
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ MOST_WAITING: Final = 256
 
 _MOST_DRAINED: Final = 256 * 1024
 _SAY_EVERY: Final = 1.0
-"""Seconds between two lines of the log about who was refused: a flood of connections is not to be one of lines."""
+"""Seconds between two lines of the log of one kind: a flood of connections is not to be one of lines."""
 
 
 class Threshold:
@@ -39,10 +39,11 @@ class Threshold:
         self._channel = NO_CHANNEL
         self._tls_within = settings.handshake_timeout
         self._waiting: dict[Any, None] = {}
-        self._said_at = float("-inf")
-        self._unsaid = 0
+        self._refused = _Lines(logging.WARNING, "unauthorized: %s at the workers' port: %s (%d since the last such line)")
+        self._lost = _Lines(logging.INFO, "not-let-in: %s at the workers' port: %s (%d since the last such line)")
         if settings.text.tls:
             self._context = server_context(Files("--text", *settings.text_tls))
+            self._context.num_tickets = 0  # who closes with one unread would reset what he has sent, and kept connections need none
             assert settings.text_cert is not None
             self._channel = own_fingerprint(settings.text_cert)
 
@@ -56,7 +57,7 @@ class Threshold:
         try:
             return self._pass(sock)
         except (HandoffError, OSError) as error:
-            self._say(sock, error)
+            (self._refused if isinstance(error, Unauthorized) else self._lost).say(sock, error)
             sock.close()
             return None
         finally:
@@ -75,16 +76,11 @@ class Threshold:
         if self._secret is not None:
             try:
                 demand_proof(inside, self._secret, self._channel)
-            except Unauthorized as error:
-                self._refuse(inside, error)
+            except HandoffError as error:
+                _refuse(inside, error)
                 raise
         inside.settimeout(None)
         return inside
-
-    def _refuse(self, inside: Any, error: Unauthorized) -> None:
-        with contextlib.suppress(OSError):  # who has gone is not told
-            inside.sendall(refusal(error) + b"\n")
-            part(inside, _MOST_DRAINED)
 
     def _send_away(self, sock: Any) -> None:
         """Whoever waits for it to say something sees its end."""
@@ -92,14 +88,29 @@ class Threshold:
         with contextlib.suppress(OSError):
             sock.shutdown(stdlib_socket.SHUT_RDWR)
 
-    def _say(self, sock: Any, error: HandoffError | OSError) -> None:
-        """Nothing of what was sent goes into the log, only what was wrong with it."""
+
+class _Lines:
+    """Lines of the log of one kind. Nothing of what was sent goes into them, only what was wrong with it."""
+
+    def __init__(self, level: int, text: str) -> None:
+        self._level = level
+        self._text = text
+        self._said_at = float("-inf")
+        self._unsaid = 0
+
+    def say(self, sock: Any, error: HandoffError | OSError) -> None:
         self._unsaid += 1
         now = time.monotonic()
-        if now - self._said_at < _SAY_EVERY:
-            return
-        log.warning("unauthorized: %s at the workers' port: %s (%d since the last such line)", _peer(sock), error, self._unsaid)
-        self._said_at, self._unsaid = now, 0
+        if now - self._said_at >= _SAY_EVERY:
+            log.log(self._level, self._text, _peer(sock), error, self._unsaid)
+            self._said_at, self._unsaid = now, 0
+
+
+def _refuse(inside: Any, error: HandoffError) -> None:
+    with contextlib.suppress(OSError):  # who has gone is not told
+        inside.settimeout(DRAIN_FOR)
+        inside.sendall(refusal(Unauthorized(error.message)) + b"\n")
+        part(inside, _MOST_DRAINED)
 
 
 def _peer(sock: Any) -> str:
