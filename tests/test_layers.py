@@ -67,7 +67,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (7, "app/commands/output.py app/commands/completing.py app/commands/completion.py"),
     (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py app/commands/token.py"),
     (7, "app/commands/group.py"),
-    (8, "run.py"),
+    (8, "run.py workers/cooperates.py"),
     (9, "app/testbed.py app/testproxy.py workers/testbed.py"),
     (9, "app/testing.py workers/testing.py"),
 )
