@@ -54,6 +54,13 @@ def test_it_is_asked_with_the_upgrade_and_with_the_first_message(server: Server)
         assert code_of(client.ask({"function": "countdown"})) == "forbidden"
 
 
+def test_a_connection_may_show_another_token_later(server: Server) -> None:
+    with WsClient(server.ws_url, cookie="session=emil") as client:
+        assert subject(client, "user-emil") == "emil"
+        assert code_of(client.ask({"token": "user-anna"})) == "bad_request"
+        assert client.ask({"ping": 1}) == {"pong": 1}
+
+
 def test_tokens_of_the_file_are_good_beside_it(server: Server, http: HttpClient) -> None:
     with WsClient(server.ws_url) as client:
         assert subject(client, GOOD) == "of-the-file"

@@ -26,7 +26,7 @@ _FREE: Final = ({"ping"}, {"id", "cancel"})
 
 
 class Admission:
-    """Of one connection. `environ` is that of its upgrade; it is kept only until it is known who it is."""
+    """Of one connection. `environ` is that of its upgrade; it is kept only where one's own `authenticate` will be asked with it."""
 
     __slots__ = ("_authority", "_connection", "_environ", "_limits", "_place", "_timer")
 
@@ -36,10 +36,9 @@ class Admission:
         self._limits = limits
         self._connection = connection
         self._place = place_of(environ.get("REMOTE_ADDR", ""))
-        self._environ: dict[str, Any] = {}
+        self._environ = strings_of(environ) if authority.reads_requests else {}
         self._timer: Any = None
         if connection.grant is None:
-            self._environ = strings_of(environ)
             self._timer = gevent.spawn_later(patience, connection.close, UNAUTHORIZED, f"no token came within {patience:g} s")
 
     def check(self, message: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class _Asked(Grant):
 
 
 class Authority:
-    """Of one gateway process. `asks`: whether anybody is asked at all who it is."""
+    """Of one gateway process. `asks`: whether anybody is asked at all who it is; `reads_requests`: whether more than a token may tell."""
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         """Raises `SettingsError` where the tokens or the module cannot be used."""
@@ -68,6 +68,7 @@ class Authority:
         self._again_after = settings.auth_recheck or math.inf
         self._everyone = Grant.of_everyone()
         self.asks = self._tokens is not None or self._authenticate is not None
+        self.reads_requests = self._authenticate is not None
 
     def of_request(self, environ: Mapping[str, Any]) -> Grant:
         """Who sends this request. Raises `Unauthorized`, `RateLimited`, and `Unavailable` where the answer takes too long."""
