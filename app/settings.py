@@ -170,7 +170,7 @@ TABLE = (
     Setting("rate_failures", RATE, "10/min", "tokens that are none, from one address; 0: no limit"),
     Setting("ws_cert", FILE, "", "certificate of the gateway (PEM, with its chain): it then speaks TLS, as wss:// and https://"),
     Setting("ws_key", FILE, "", "the key of `ws-cert`, where it is not in the same file"),
-    Setting("ws_ca", FILE, "", "authority that commands trust for the gateway's certificate (default: the system's)"),
+    Setting("ws_ca", FILE, "", "authority that the gateway's certificate is of: commands then speak TLS, and check it"),
     Setting(
         "insecure_ws", SWITCH, "no", "let the gateway listen to others without tokens and allowed origins: everyone may run everything"
     ),
