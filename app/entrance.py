@@ -6,6 +6,7 @@ Both sides of the proof wait here for each other's lines, blocking, with one lim
 
 import ssl
 import time
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -41,6 +42,12 @@ class Credentials:
         certificate of one's own and its key, where the workers want one. Raises `SettingsError` where a file cannot be used."""
         paths = (Path(name) if name else None for name in (cert, key, ca))
         return cls(read_secret(Path(secret), "secret") if secret else None, Files("tls", *paths))
+
+    def prepare(self, addresses: Iterable[Address]) -> Self:
+        """Read the files now where one of these addresses wants them. Raises `SettingsError` where one cannot be used."""
+        if any(address.tls for address in addresses):
+            assert self._context
+        return self
 
     def enter(self, sock: Any, address: Address) -> Any:
         """The socket to go on with, connected to `address`, once both sides know who the other is.

@@ -54,6 +54,8 @@ def client_context(files: Files) -> ssl.SSLContext:
         _load_authority(context, files.ca, files.flag)
     if files.cert is not None:
         _load_identity(context, files)
+    elif files.key is not None:
+        raise SettingsError(f"{files.flag}-key: a key shows nothing without its certificate; give {files.flag}-cert as well")
     return context
 
 

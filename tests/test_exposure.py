@@ -1,6 +1,7 @@
 """No port opens to other machines by accident: the table of rules, and the command line that is held to it."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,6 +164,13 @@ def test_tls_without_a_usable_certificate_ends_the_start(run: Any, tmp_path: Pat
         assert why in process.log()
 
 
+@pytest.mark.parametrize("command", ["gateway", "start"])
+def test_a_gateway_whose_files_cannot_be_used_does_not_start(run: Any, command: str) -> None:
+    process = run(command, "--ws", "127.0.0.1:0", "--pool", "tls://127.0.0.1:1", "--text-ca", "/nonexistent.pem")
+    assert process.wait() == 2
+    assert "--text-ca: cannot read /nonexistent.pem: No such file or directory" in process.log()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="of root")
 @pytest.mark.parametrize(("command", "flag"), [("gateway", "--ws"), ("worker", "--text"), ("start", "--ws")])
 def test_root_has_to_be_allowed_to_be_open_to_others(run: Any, command: str, flag: str) -> None:
@@ -170,3 +178,18 @@ def test_root_has_to_be_allowed_to_be_open_to_others(run: Any, command: str, fla
     process = run(command, flag, "0.0.0.0:0", other, "127.0.0.1:0", env={"HANDOFF_SECRET": "x" * 32})
     assert process.wait() == 2
     assert process.log().splitlines()[-1].endswith("start it as a user of its own, or say --allow-root yes")
+
+
+def test_the_page_about_it_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(tests/\w+\.py)`", page))
+    assert len(named) >= 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_the_page_about_it_names_settings_that_there_are() -> None:
+    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    begun = {setting.flag for setting in TABLE} | {"--direct"}
+    named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", page))
+    assert {"--secret-file", "--text-idle", "--allow-root"} <= named
+    assert named - begun == set()

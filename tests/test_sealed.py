@@ -234,6 +234,7 @@ MISTAKES: dict[str, Callable[[Identities], object]] = {
     "--text-cert: cannot read": lambda ids: tls.server_context(files(ids, Path("/nonexistent.pem"))),
     "do not belong together": lambda ids: tls.server_context(tls.Files("--text", ids.server, ids.client)),
     "no PEM": lambda ids: tls.client_context(tls.Files("--text", ca=Path(__file__))),
+    "--text-key: a key": lambda ids: tls.client_context(tls.Files("--text", key=ids.client)),
     "--text-ca: cannot read": lambda ids: tls.client_context(tls.Files("--text", ca=Path("/nonexistent.pem"))),
 }
 
