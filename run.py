@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
             from app.commands.group import main as client
 
             return client(words)
+        os.environ.pop("HANDOFF_TOKEN", None)  # of commands; no task is to inherit it
         flags, chosen = commandline.parse(argv, COMMANDS, tuple(COMMANDS))
         os.umask(chosen.umask)
         return COMMANDS[flags.command](chosen, flags)
@@ -70,7 +71,7 @@ def _lead(chosen: Settings, identity: Identity, say: Callable[[str], None], priv
         _become(identity, chosen, addresses)
         _entitle("master", str(chosen.data_dir))
         ends.sweep(chosen.run_dir)
-        ready = functools.partial(announce, addresses, say)
+        ready = functools.partial(announce, chosen, addresses, say)
         return Master(roles, chosen.graceful, chosen.log_level, ready, chosen.run_dir, private).run()
     finally:
         forget_pid()
@@ -158,7 +159,7 @@ def _live_alone(chosen: Settings, role: str, name: str, address: Address, run: C
     addresses = {role: address_of(chosen, role, listener)}
     _become(identity, chosen, addresses)
     ends.sweep(chosen.run_dir)
-    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run, chosen), chosen.log_level)
+    live(Child(name, listener, functools.partial(_say, chosen, addresses)), functools.partial(run, chosen), chosen.log_level)
 
 
 def run_gateway(chosen: Settings, child: Child) -> None:
@@ -203,10 +204,10 @@ def _entitle(name: str, about: str = "") -> None:
     setthreadtitle(before)
 
 
-def _say(addresses: dict[str, Address], said: bytes) -> None:
+def _say(chosen: Settings, addresses: dict[str, Address], said: bytes) -> None:
     """There is no master to hear it, but somebody who started us."""
     if said == READY:
-        announce(addresses, to_stdout)
+        announce(chosen, addresses, to_stdout)
 
 
 COMMANDS = {"start": start, "gateway": gateway, "worker": worker, "stop": stop, "restart": restart, "reload": reload}

@@ -26,15 +26,15 @@ def warn(settings: Settings, addresses: Mapping[str, Address]) -> None:
         log.warning("%s", warning)
 
 
-def announce(addresses: Mapping[str, Address], say: Callable[[str], None]) -> None:
+def announce(settings: Settings, addresses: Mapping[str, Address], say: Callable[[str], None]) -> None:
     """One line a listener, then `ready`."""
-    lines = []
+    lines, s = [], "s" if settings.ws_cert is not None else ""
     if address := addresses.get("gateway"):
-        lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws://{address}/ws")
+        lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws{s}://{address}/ws")
     if address := addresses.get("worker"):
         lines.append(f"workers listening on {address}" if address.path or address.tls else f"workers listening on text://{address}")
     if (address := addresses.get("gateway")) and not address.path:
-        lines.append(f"page at http://{address}/")
+        lines.append(f"page at http{s}://{address}/")
     say("\n".join([*lines, "ready\n"]))
 
 

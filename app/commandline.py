@@ -25,13 +25,14 @@ commands:
   call      run one task on a server that runs, and wait for it: run.py call countdown start=3
   tasks     your tasks, or all that was said of one: run.py tasks
   functions what can be called: run.py functions
+  token     make a token for --tokens: run.py token shop
   completion  make bash, zsh or fish complete all this: run.py completion bash
 
-`run.py call --help` and so on say more of the last four.
+`run.py call --help` and so on say more of the last five.
 Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
 """
 
-CLIENT_COMMANDS = ("call", "tasks", "functions", "completion")
+CLIENT_COMMANDS = ("call", "tasks", "functions", "token", "completion")
 COMPLETING = "_RUN_PY_COMPLETE"
 SWITCHES = ("-d", "--daemon", "-g", "--gently")
 """The flags without a value."""

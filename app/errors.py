@@ -11,6 +11,7 @@
     │   ├── Busy                     busy
     │   ├── DiskFull                 disk_full
     │   ├── Unauthorized             unauthorized
+    │   ├── RateLimited              rate_limited
     │   └── Forbidden                forbidden
     ├── Ending                       why an accepted task did not succeed
     │   ├── Failed                   failed
@@ -117,6 +118,15 @@ class Unauthorized(Refusal):
     """Who asks has not shown that it may: no proof, or a wrong one."""
 
     code = "unauthorized"
+
+
+class RateLimited(Refusal):
+    """Too much was asked in too short a time; `retry_after` is in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message, retry_after=retry_after)
 
 
 class Forbidden(Refusal):

@@ -32,11 +32,25 @@ def _is_sealed(settings: Settings) -> bool:
     return settings.text.tls
 
 
+def _asks_who_it_is(settings: Settings) -> bool:
+    return settings.tokens is not None or bool(settings.auth)
+
+
+def _knows_its_pages(settings: Settings) -> bool:
+    return bool(settings.origins)
+
+
+def _seals_its_port(settings: Settings) -> bool:
+    return settings.ws_cert is not None
+
+
 def _is_not_root(settings: Settings) -> bool:
     return os.geteuid() != 0
 
 
 _SECRET = "share a secret (--secret-file), or demand certificates (--text tls://…, --text-cert, --text-key, --text-ca)"
+_TOKENS = "give out tokens (--tokens), or ask in your own way who comes (--auth)"
+_ORIGINS = "say from where pages may come (--origins https://example.org)"
 _USER = "start it as a user of its own"
 
 RULES = (
@@ -44,7 +58,9 @@ RULES = (
     Rule("worker", _is_not_root, "is open to other machines while tasks run as root", _USER, "allow_root"),
     Rule("worker", _is_sealed, "sends in clear what others can read and change on the way", "use tls://", ""),
     Rule("gateway", _is_not_root, "is open to other machines while it runs as root", _USER, "allow_root"),
-    Rule("gateway", lambda settings: False, "takes any task from whoever can connect to it", "let only those reach it who may", ""),
+    Rule("gateway", _asks_who_it_is, "takes any task from whoever can connect to it", _TOKENS, "insecure_ws"),
+    Rule("gateway", _knows_its_pages, "is open to browsers, and no page is named that may come", _ORIGINS, "insecure_ws"),
+    Rule("gateway", _seals_its_port, "sends tokens and results in clear", "give it a certificate (--ws-cert), or a proxy that has one", ""),
 )
 FLAGS = {"worker": "--text", "gateway": "--ws"}
 

@@ -83,6 +83,20 @@ def _level(text: str) -> str:
     return text.lower()
 
 
+class Rate(NamedTuple):
+    """So many in so many seconds."""
+
+    amount: int
+    seconds: float
+
+
+def _rate(text: str) -> Rate | None:
+    if text.strip() == "0":
+        return None
+    amount, _, unit = text.partition("/")
+    return Rate(_at_least_one(amount.strip()), {"s": 1.0, "min": 60.0, "h": 3600.0}[unit.strip()])
+
+
 def _durability(text: str) -> str:
     if text.lower() not in DURABILITIES:
         raise ValueError
@@ -140,6 +154,7 @@ SWITCH = Kind(_switch, "yes or no", "YES|NO")
 DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
+RATE = Kind(_rate, "0, or a number of times in s, min or h, as 100/s", "RATE")
 PATH = Kind(_path, "a path", "PATH")
 FILE = Kind(_path_or_none, "a path, or nothing", "PATH")
 UMASK = Kind(_umask, "an octal number up to 777", "MASK")

@@ -21,6 +21,23 @@ def configure(role: str, level: str = "info") -> None:
     logging.captureWarnings(True)
 
 
+class Untold(Exception):
+    """Stands in an entry for an exception whose own words may hold what is never logged; says of what type it was."""
+
+
+def untold(error: BaseException, deep: int = 8) -> BaseException:
+    """The exception for an entry (as `exc_info`): its type and its stack, without its words. The words of a function's exception are often
+    its arguments. At the level `debug` they are told. Of what led to it, `deep` exceptions are named."""
+    if logging.getLogger().isEnabledFor(logging.DEBUG):
+        return error
+    without = Untold(f"{type(error).__module__}.{type(error).__qualname__}").with_traceback(error.__traceback__)
+    if deep:
+        without.__cause__ = error.__cause__ and untold(error.__cause__, deep - 1)
+        without.__context__ = error.__context__ and untold(error.__context__, deep - 1)
+    without.__suppress_context__ = error.__suppress_context__
+    return without
+
+
 def one_line(text: str) -> str:
     """The text with everything that does not print (line ends, terminal codes, direction marks, lone surrogates) escaped."""
     if text.isprintable():

@@ -58,8 +58,7 @@ class Pool:
     ) -> None:
         self._journal = journal
         self._hang_limit = hang_limit
-        self._rundir = rundir
-        self._addresses = addresses
+        self._rundir, self._addresses = rundir, addresses
         self._turn = turn
         self._loop = loop
         self._listener: Listener | None = None

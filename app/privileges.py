@@ -50,9 +50,12 @@ class Identity:
             os.setgroups(groups)
 
     def make_directory(self, path: Path) -> None:
-        """Of mode 0700, with its parents, where it is not there. Raises `OSError`."""
+        """Of mode 0700, with its parents where they are not there. Raises `OSError`, and `SettingsError` for one that is everybody's."""
+        if path.is_dir() and path.stat().st_mode & stat.S_ISVTX:
+            raise SettingsError(f"--data-dir: {path} is everybody's; give it a directory of its own")
         with self.acting(), contextlib.suppress(PermissionError):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.chmod(0o700)  # also where it was there before
             return
         for each in (*reversed(path.parents), path):  # the user cannot write to the first of them, and so cannot put a link into our way
             if not each.exists():

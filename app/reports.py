@@ -64,7 +64,7 @@ class Reports:
             return
         after = _after(line, task) if event is Event.RETRYING and task is not None else 0.0  # first: a line that is no JSON changes nothing
         if task is None or event is None or task.attempt != attempt or seq <= task.seq or not task.advance(event):
-            log.warning("report-refused: %s", line[:100].decode("ascii", "replace"), extra={"task": id_of(label)})
+            log.warning("report-refused: event %d of attempt %d: %s", seq, attempt, event and event.value, extra={"task": id_of(label)})
             self._ledger.note(connection)
             return
         if task.owner:

@@ -12,6 +12,7 @@ import os
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 
 from app.errors import HandoffError, Unauthorized, Unavailable
@@ -99,6 +100,19 @@ class SealedSocket:
         for start in range(0, len(data), _AT_ONCE):
             self._tls.write(data[start : start + _AT_ONCE])
             self._socket.sendall(self._all_sealed())
+
+    def recv_now(self, size: int) -> bytes:
+        """As `recv`, and never blocks, also where the socket below would: raises `BlockingIOError` where there is nothing yet."""
+        before = self._socket.gettimeout()
+        self._socket.settimeout(0.0)
+        try:
+            return self.recv(size)
+        finally:
+            self._socket.settimeout(before)
+
+    def move_to(self, make: Callable[[Any], Any]) -> None:
+        """The socket below becomes what `make` makes of it: the same connection, as another object."""
+        self._socket = make(self._socket)
 
     def shutdown(self, how: int) -> None:
         """As a socket's; who will hear no more is told so under TLS first, so that nobody can cut the stream short unnoticed."""

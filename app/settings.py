@@ -27,6 +27,7 @@ from app.kinds import (
     PATH,
     PLAIN_LISTENER,
     POSITIVE,
+    RATE,
     SECONDS,
     SIZE,
     SIZE_OR_NONE,
@@ -35,6 +36,7 @@ from app.kinds import (
     TEXT,
     UMASK,
     Kind,
+    Rate,
 )
 from app.secret import VARIABLE, Secret
 
@@ -64,6 +66,17 @@ class Settings:
     group: str
     umask: int
     origins: tuple[str, ...]
+    tokens: Path | None
+    token_file: Path | None
+    auth: str
+    auth_recheck: float
+    rate_owner: Rate | None
+    rate_address: Rate | None
+    rate_failures: Rate | None
+    ws_cert: Path | None
+    ws_key: Path | None
+    ws_ca: Path | None
+    insecure_ws: bool
     max_message: int
     max_line: int
     max_result: int
@@ -161,6 +174,19 @@ TABLE = (
     Setting("group", TEXT, "", "with --user: which group (default: that of the user)"),
     Setting("umask", UMASK, "077", "what others may not do with files that tasks make, in octal; our own are for us alone in any case"),
     Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
+    Setting("tokens", FILE, "", "file of the tokens that are good, of mode 0600; without it and `auth`, nobody is asked who it is"),
+    Setting("token_file", FILE, "", "file with the token that commands show to the gateway (or the variable HANDOFF_TOKEN)"),
+    Setting("auth", TEXT, "", "module with your own `authenticate(environ, token)`"),
+    Setting("auth_recheck", SECONDS, "60", "how often `authenticate` is asked again about a connection that stays; 0: never"),
+    Setting("rate_owner", RATE, "0", "messages and requests of one owner, as 100/s; 0: no limit"),
+    Setting("rate_address", RATE, "0", "messages and requests from one address, as 100/s; 0: no limit"),
+    Setting("rate_failures", RATE, "10/min", "tokens that are none, from one address; 0: no limit"),
+    Setting("ws_cert", FILE, "", "certificate of the gateway (PEM, with its chain): it then speaks TLS, as wss:// and https://"),
+    Setting("ws_key", FILE, "", "the key of `ws-cert`, where it is not in the same file"),
+    Setting("ws_ca", FILE, "", "authority that the gateway's certificate is of: commands then speak TLS, and check it"),
+    Setting(
+        "insecure_ws", SWITCH, "no", "let the gateway listen to others without tokens and allowed origins: everyone may run everything"
+    ),
     Setting("max_message", SIZE, "64KiB", "largest WebSocket message, or body over HTTP"),
     Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),
     Setting("max_result", SIZE, "1MiB", "largest result of a task"),
@@ -185,6 +211,9 @@ TABLE = (
     Setting("insecure_text", SWITCH, "no", "workers may listen to other machines without a secret or certificates"),
     Setting("allow_root", SWITCH, "no", "ports may be open to other machines although tasks run as root"),
 )
+_NO_SETTINGS = ("HANDOFF_CONFIG", "HANDOFF_TOKEN", VARIABLE)
+"""Variables of ours that stand for no setting: a token and a secret are never flags, which everyone on the machine could read."""
+
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
 
@@ -233,7 +262,7 @@ def _from_namespace(flags: argparse.Namespace) -> dict[str, Any]:
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     known = {name: setting for setting in TABLE for name in (setting.also, setting.variable)}  # ours comes last, and wins
-    ours = [name for name in environ if name.startswith("HANDOFF_") and name not in ("HANDOFF_CONFIG", VARIABLE)]
+    ours = [name for name in environ if name.startswith("HANDOFF_") and name not in _NO_SETTINGS]
     _refuse_unknown(ours, known, "environment")
     return {setting.name: setting.read([environ[name]], name) for name, setting in known.items() if environ.get(name)}
 

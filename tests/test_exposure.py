@@ -59,6 +59,25 @@ def test_certificates_do_as_well_but_not_the_servers_alone() -> None:
         check(settings("--text", "10.0.0.5:1", *theirs), {"worker": OPEN})
 
 
+ASKING = (("--tokens", "/tokens.toml"), ("--auth", "mycompany.auth"))
+PAGES = ("--origins", "https://example.org")
+
+
+@pytest.mark.parametrize("asking", ASKING)
+def test_a_gateway_is_not_open_to_others_without_tokens_and_origins(asking: tuple[str, str]) -> None:
+    for flags, said in (((), "--tokens"), (PAGES, "--tokens"), (asking, "--origins")):
+        with pytest.raises(SettingsError, match=rf"^--ws: .*{said}.*--insecure-ws yes$"):
+            check(settings(*flags), {"gateway": OPEN})
+    (warning,) = check(settings(*asking, *PAGES), {"gateway": OPEN})
+    assert "in clear" in warning
+    assert check(settings(*asking, *PAGES, "--ws-cert", "/c.pem"), {"gateway": OPEN}) == []
+
+
+def test_a_gateway_that_is_to_be_open_to_everyone_is_warned_of() -> None:
+    warnings = check(settings("--insecure-ws", "yes"), {"gateway": OPEN})
+    assert any(warning.startswith("open-to-others: the gateway at 10.0.0.5:12345 takes any task") for warning in warnings)
+
+
 def test_who_says_so_in_so_many_words_is_warned() -> None:
     warnings = check(settings("--insecure-text", "yes"), {"worker": OPEN})
     assert any(warning.startswith("open-to-others: the worker at 10.0.0.5:12345 takes any task") for warning in warnings)
@@ -68,8 +87,9 @@ def test_who_says_so_in_so_many_words_is_warned() -> None:
 def test_root_is_not_open_to_others(monkeypatch: pytest.MonkeyPatch, role: str) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(SettingsError, match=r"root.*--allow-root yes"):
-        check(settings(secret=SECRET), {role: OPEN})
-    assert any("root" in warning for warning in check(settings("--allow-root", "yes", secret=SECRET), {role: OPEN}))
+        check(settings("--insecure-ws", "yes", secret=SECRET), {role: OPEN})
+    allowed = settings("--allow-root", "yes", "--insecure-ws", "yes", secret=SECRET)
+    assert any("root" in warning for warning in check(allowed, {role: OPEN}))
     assert check(settings(), {role: HERE}) == []
 
 
@@ -103,6 +123,13 @@ def run(tmp_path: Path) -> Iterator[Any]:
     yield start
     for process in started:
         process.clean()
+
+
+def test_a_public_gateway_without_tokens_ends_the_start(run: Any) -> None:
+    process = run("gateway", "--ws", "0.0.0.0:0", "--text", "127.0.0.1:0", "--workers", "1", env=AS_ROOT)
+    assert process.wait() == 2
+    assert "--tokens" in process.log().splitlines()[-1]
+    assert "ready" not in process.out()
 
 
 @pytest.mark.parametrize(("command", "text"), [("worker", "[::]:0"), ("start", "0.0.0.0:0"), ("worker", "tls://0.0.0.0:0")])
@@ -162,7 +189,7 @@ def test_the_page_about_it_names_tests_that_there_are() -> None:
 
 def test_the_page_about_it_names_settings_that_there_are() -> None:
     page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
-    begun = {setting.flag for setting in TABLE} | {"--direct"}
+    begun = {setting.flag for setting in TABLE} | {"--direct", "--function", "--days"}
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", page))
     assert {"--secret-file", "--text-idle", "--allow-root"} <= named
     assert named - begun == set()

@@ -61,7 +61,7 @@ def test_a_handler_gets_the_result_of_a_task_or_its_error(front: Front) -> None:
         assert client.message() == "{'said': 'echo'}"
         client.send(text_frame("task nothing_of_this_name"), text_frame("task sleep"))
         assert client.message() == "0.05"
-    wait_until(lambda: "'nothing_of_this_name'" in front.server.log())
+    wait_until(lambda: "app.errors.UnknownFunction" in front.server.log())
 
 
 def test_messages_of_one_connection_run_at_once_but_never_more_than_a_hundred(front: Front) -> None:

@@ -51,6 +51,18 @@ def test_a_page_keeps_to_itself(front: Front) -> None:
     assert policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cross-origin-opener-policy"] == headers["cross-origin-resource-policy"] == "same-origin"
+    assert "camera=()" in headers["permissions-policy"]
+    assert "strict-transport-security" not in headers  # this server speaks no TLS
+
+
+@pytest.mark.parametrize("path", ["/nowhere", "/ws", "/tasks/x", "/tasks?x=1", "/functions", "/page.css"])
+def test_whatever_is_answered_is_taken_for_what_it_is_and_framed_by_nobody(front: Front, path: str) -> None:
+    _, headers, _ = get(front, path)
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
 
 
 def test_a_page_that_has_not_changed_is_not_sent_again(front: Front) -> None:

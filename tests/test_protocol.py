@@ -21,6 +21,7 @@ from app.proof import Doorkeeper, Prover
 from app.secret import Secret
 from tests.byhand import own_sockets
 from tests.harness import ROOT, Client, Server, TextClient, WsClient
+from tests.tokenfile import TokenFile
 
 PAGE = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
 NODE = Path(__file__).parent / "node"
@@ -46,7 +47,7 @@ def blocks() -> list[Block]:
 
 
 def talks() -> list[Block]:
-    return [block for block in blocks() if block.kind in ("text", "websocket", "worker", "guarded")]
+    return [block for block in blocks() if block.kind in ("text", "websocket", "worker", "guarded", "tokens")]
 
 
 def programs() -> list[tuple[Block, str]]:
@@ -70,9 +71,23 @@ def guarded() -> Iterator[Server]:
     running.clean()
 
 
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """It asks who one is, and knows the tokens of the page."""
+    tokens = TokenFile(tmp_path_factory.mktemp("tokens") / "tokens.toml")
+    for token in ("an-example-of-a-token", "an-example-of-its-successor"):
+        tokens.add(token, "shop", functions='["echo"]')
+    tokens.add("of-somebody-else", "else")
+    running = Server("--workers", "1", "--tokens", str(tokens.path))
+    yield running
+    running.clean()
+
+
 @pytest.fixture
-def connect(server: Server, guarded: Server) -> Callable[[str], Client]:
+def connect(server: Server, guarded: Server, asking: Server) -> Callable[[str], Client]:
     def to(kind: str) -> Client:
+        if kind == "tokens":
+            return WsClient(asking.ws_url)
         if kind == "websocket":
             return WsClient(server.ws_url)
         if kind == "guarded":
@@ -90,13 +105,13 @@ def test_what_is_said_is_answered_as_it_is_written(connect: Callable[[str], Clie
             who, _, said = line.partition(": ")
             if who == "C":
                 said = re.sub(r"<(\w+)>", lambda found: meant.setdefault(found[1], f"some-{found[1]}"), said)
-                client.send(said if block.kind == "websocket" else said.encode() + b"\n")
+                client.send(said if block.kind in ("websocket", "tokens") else said.encode() + b"\n")
             else:
                 assert who == "S", line
                 assert_like(client.receive(), pattern(said), meant, line)
         if block.kind == "guarded":
             return
-        client.send('{"ping": "end"}' if block.kind == "websocket" else b'{"ping": "end"}\n')
+        client.send('{"ping": "end"}' if block.kind in ("websocket", "tokens") else b'{"ping": "end"}\n')
         assert client.receive() == {"pong": "end"}, "something more was said than the page has"
 
 

@@ -138,6 +138,17 @@ def test_an_attach_that_is_refused_for_the_moment_is_tried_again(scripted: Scrip
     assert task.result(5.0) == {"sent": 2}
 
 
+def test_a_task_that_came_too_often_is_sent_again_later_and_is_not_refused(scripted: Scripted) -> None:
+    task = scripted.session().submit("echo", {"n": 1})
+    peer = scripted.peer(1)
+    peer.heard(1)
+    peer.say({"id": task.id, "error": {"code": "rate_limited", "message": "slowly", "retry_after": 0.02}})
+    first, again = peer.heard(2)
+    assert again == first
+    peer.say(*story(task.id))
+    assert task.result(5.0) == {"sent": 2}
+
+
 def test_a_list_is_asked_for_until_all_were_looked_at_or_enough_is_found(scripted: Scripted) -> None:
     session = scripted.session()
     peer = scripted.peer(1)
@@ -268,6 +279,20 @@ def test_a_refusal_for_good_ends_it_for_whoever_waits(scripted: Scripted, code: 
         session.describe(5.0)
     with pytest.raises(Unavailable, match="no token"):
         session.submit("echo")
+    assert len(scripted.peers) == 1
+
+
+def test_a_token_that_is_not_good_any_more_ends_it_and_says_so(scripted: Scripted) -> None:
+    session = scripted.session(token="secret")
+    task = session.submit("echo")
+    peer = scripted.peer(1)
+    peer.heard(1)
+    peer.close(4401, "the token is not good any more")
+    with pytest.raises(Unavailable, match="not good any more"):
+        task.result(5.0)
+    with pytest.raises(RemoteError, match="not good any more") as caught:
+        session.describe(5.0)
+    assert caught.value.code == "unauthorized"
     assert len(scripted.peers) == 1
 
 

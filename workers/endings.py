@@ -4,6 +4,7 @@ import logging
 import traceback
 
 from app.errors import Cancelled, Failed, HandoffError, Interrupted, TimedOut
+from app.log import untold
 from app.messages import Event, State
 from workers.attempt import Attempt, back_off, failure, retry_after
 from workers.context import TaskCancelled, TimeLimitExceeded, speakable
@@ -29,7 +30,7 @@ def end_with(attempt: Attempt, error: BaseException, tracebacks: bool = False) -
     elif isinstance(error, HandoffError):
         _fail_or_retry(attempt, error, Event.FAILED, error)
     else:
-        log.info("task-failed: %s raised", attempt.function, exc_info=error, extra={"task": attempt.id})
+        log.info("task-failed: %s raised", attempt.function, exc_info=untold(error), extra={"task": attempt.id})
         _fail_or_retry(attempt, error, Event.FAILED, _failure(error, tracebacks))
 
 

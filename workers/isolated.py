@@ -22,6 +22,7 @@ from app import wire
 from app.child import die_with_parent, flush
 from app.ends import LAST_SIGNAL
 from app.errors import HandoffError
+from app.log import untold
 from app.messages import Event
 from workers.attempt import encode_value, error_object, failure, retry_after
 from workers.context import CURRENT, Interrupt, TaskCancelled, TaskContext, TimeLimitExceeded, progress_fields
@@ -155,7 +156,7 @@ def _run(channel: Channel, message: dict[str, Any], data_dir: str) -> None:
     except HandoffError as error:
         _failed(channel, spec, message, error, error)
     except BaseException as error:  # a task may raise anything; exec, _exit and a crash are seen by the worker
-        log.info("task-failed: %s raised", spec.name, exc_info=error, extra={"task": context.id})
+        log.info("task-failed: %s raised", spec.name, exc_info=untold(error), extra={"task": context.id})
         _failed(channel, spec, message, error, failure(error))
 
 

@@ -32,7 +32,7 @@ each value of a generator is a line of its own, as it comes. Ctrl-C cancels the 
 {exits.HELP}"""
 
 
-@flags.server_options("ws", *flags.WORKERS)
+@flags.server_options(*flags.GATEWAY, *flags.WORKERS)
 @click.command(epilog=EPILOG, short_help="run one task, and wait for it")
 @click.argument("function", shell_complete=function_names)
 @click.argument("pairs", metavar="[NAME=VALUE]...", nargs=-1, shell_complete=parameter_names)
@@ -57,7 +57,7 @@ def call(
     **options: Any,
 ) -> int:
     """Run FUNCTION with these arguments, and show what becomes of it."""
-    where = {name: options.pop(name) for name in ("ws", *flags.WORKERS, "config")}
+    where = {name: options.pop(name) for name in (*flags.GATEWAY, *flags.WORKERS, "config")}
     give_up = options.pop("give_up")
     given = {name: value for name, value in options.items() if value is not None}
     if direct and (task_id or detach or given):

@@ -28,9 +28,9 @@ def parameter_names(context: click.Context, argument: click.Parameter, incomplet
 
 
 def _catalogue(context: click.Context) -> list[dict[str, Any]]:
-    where = {name: context.params.get(name) for name in ("ws", "config")}
+    where = {name: context.params.get(name) for name in (*flags.GATEWAY, "config")}
     try:
-        with Session(flags.gateway_url(where), give_up=0.0, pace=_AT_ONCE) as session:
+        with Session(flags.gateway_url(where), give_up=0.0, pace=_AT_ONCE, **flags.credentials(where)) as session:
             found: list[dict[str, Any]] = session.describe(_AT_ONCE.patience)["functions"]
             return found
     except HandoffError:  # nobody there, or settings that cannot be used: whoever presses TAB is not to be told so

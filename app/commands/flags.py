@@ -10,15 +10,18 @@ from app import settings
 from app.address import Address
 from app.entrance import Credentials
 from app.errors import SettingsError
+from app.private import read_private
 from app.remote import Session
 from app.secret import take_secret
 from app.tls import Files
 
 Where = dict[str, str | None]
-"""What was said of where the server is: `ws`, `config`, and for the workers' port `WORKERS`."""
+"""What was said of where the server is and how to be let in, by the names of settings, and `config`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONFIG = "config"
+GATEWAY = ("ws", "token_file", "ws_ca")
+"""The settings that say how the gateway is reached."""
 WORKERS = ("text", "secret_file", "text_ca", "text_cert", "text_key")
 """The settings that say how workers are reached."""
 
@@ -59,7 +62,8 @@ def json_option(command: F) -> F:
 def gateway_url(flags: Where) -> str:
     """Where the gateway is, by flags, environment and file; raises `SettingsError`."""
     address = _chosen(flags).ws
-    return str(address) if address.path else f"ws://{_named('--ws', address)}/ws"
+    scheme = "wss" if _chosen(flags).ws_cert or _chosen(flags).ws_ca else "ws"
+    return str(address) if address.path else f"{scheme}://{_named('--ws', address)}/ws"
 
 
 def workers_address(flags: Where) -> Address:
@@ -74,8 +78,23 @@ def workers_credentials(flags: Where) -> Credentials:
 
 
 def session(flags: Where, give_up: float | None = 0.0) -> Session:
-    """A session with the gateway; raises `Unavailable` where nobody answers."""
-    return Session(gateway_url(flags), give_up=give_up)
+    """A session with the gateway; raises `Unavailable` where nobody answers, `RemoteError` where our token is none."""
+    return Session(gateway_url(flags), give_up=give_up, **credentials(flags))
+
+
+def credentials(flags: Where) -> dict[str, Any]:
+    """How we are let in: the token of `--token-file`, or of the variable HANDOFF_TOKEN, or of the file that variable or settings name."""
+    chosen = _chosen(flags)
+    token = "" if flags.get("token_file") else os.environ.get("HANDOFF_TOKEN", "")
+    if not token and chosen.token_file is not None:
+        token = read_private(chosen.token_file, "--token-file").decode("utf-8", "replace")
+    return {"token": _checked(token.strip()), "ca": str(chosen.ws_ca or "")}
+
+
+def _checked(token: str) -> str:
+    if not all("!" <= character <= "~" for character in token):
+        raise SettingsError("the token has characters that none has; it is one word, as `token` printed it")
+    return token
 
 
 def _chosen(flags: Where) -> settings.Settings:

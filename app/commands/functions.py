@@ -16,7 +16,7 @@ Examples:
   run.py functions --json | jq -r .name"""
 
 
-@flags.server_options("ws")
+@flags.server_options(*flags.GATEWAY)
 @click.command(epilog=EPILOG, short_help="what can be called")
 @click.argument("names", metavar="[NAME]...", nargs=-1, shell_complete=function_names)
 @flags.json_option

@@ -1,5 +1,5 @@
-"""All commands under one name. `call`, `tasks`, `functions` and `completion` run here; the roles of a server are here for the shell's
-completion alone: `run.py` runs them itself, and a server loads nothing of this folder."""
+"""All commands under one name. `call`, `tasks`, `functions`, `token` and `completion` run here; the roles of a server are here for the
+shell's completion alone: `run.py` runs them itself, and a server loads nothing of this folder."""
 
 import os
 import sys
@@ -16,6 +16,7 @@ from app.commands.completion import PROGRAM, VARIABLE, completion
 from app.commands.functions import functions
 from app.commands.output import print_error
 from app.commands.tasks import tasks
+from app.commands.token import token
 from app.errors import RemoteError, SettingsError, Unavailable
 
 ROLES = ("start", "gateway", "worker")
@@ -65,4 +66,4 @@ def _role(name: str) -> click.Command:
     return click.Command(name, params=[*(flags.setting_option(setting.name) for setting in settings.TABLE), flags.config_option()])
 
 
-group = click.Group(commands=[call, tasks, functions, completion, *map(_role, ROLES)])
+group = click.Group(commands=[call, tasks, functions, token, completion, *map(_role, ROLES)])

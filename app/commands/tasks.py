@@ -36,7 +36,7 @@ With ID and --follow the exit status is that of the task:
 {exits.HELP}"""
 
 
-@flags.server_options("ws")
+@flags.server_options(*flags.GATEWAY)
 @click.command(epilog=EPILOG, short_help="your tasks, and what was said of one")
 @click.argument("task_id", metavar="[ID]", required=False)
 @click.option(

@@ -20,6 +20,7 @@ from app.gateway.answers import Answer, json_answer
 from app.gateway.callers import Caller, Callers
 from app.gateway.catalogue import Catalogue
 from app.gateway.follow import Follower
+from app.gateway.identity import Grant
 from app.gateway.peer import Peer
 from app.gateway.problems import HttpRefusal
 from app.gateway.views import Views
@@ -41,13 +42,22 @@ _COUNT: Final = re.compile(r"[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request that was let in. `address` is that of its sender, `task_id` the one in its path, not checked."""
+    """One request that was let in. `task_id` is the one in its path, not checked."""
 
     environ: Mapping[str, Any]
     peer: Peer
-    owner: str
-    address: str
+    grant: Grant
     task_id: str = ""
+
+    @property
+    def owner(self) -> str:
+        """Whose tasks it is about."""
+        return self.grant.subject
+
+    @property
+    def caller(self) -> str:
+        """Who it is counted for: its owner, or where nobody is asked who it is, its address."""
+        return f"owner {self.owner}" if self.owner else str(self.environ.get("REMOTE_ADDR", ""))
 
 
 class Api:
@@ -61,6 +71,10 @@ class Api:
         self._catalogue = Catalogue(dispatcher, settings.max_message)
         self._views = Views(dispatcher)
 
+    def send_away(self) -> None:
+        """End the requests that wait and whose grants are over."""
+        self._callers.send_away()
+
     def leave(self) -> None:
         """Answer those who wait, with what there is; the journal is about to be closed."""
         self.left = True
@@ -70,11 +84,13 @@ class Api:
         """Accept a task, once it is in the journal; with `Prefer: wait`, its end, where that comes in time."""
         submit = _named(self._read_task(request), request.environ.get("HTTP_IDEMPOTENCY_KEY"))
         patience = _patience(request.environ.get("HTTP_PREFER", ""))
+        request.grant.check()  # the body may have taken its time
+        request.grant.check_call(submit.function)
         self._catalogue.check(submit)
         self._check_room(request, submit.id)
         follower = Follower(self._dispatcher.journal, request.owner, submit.id)
         try:
-            caller = self._callers.of(request.address)
+            caller = self._callers.of(request.caller)
             task = self._dispatcher.submit(request.owner, caller, submit, follower)
             own = task is not None and follower in task.watchers
             if task is not None and own:
@@ -108,8 +124,8 @@ class Api:
 
     def _check_room(self, request: Request, task_id: str) -> None:
         """Where there is none, a task that is sent again is still found."""
-        if self._callers.is_full(request.address) and not self._is_known(request.owner, task_id):
-            raise Busy(f"{self._settings.max_unfinished} tasks that came from your address are unfinished; wait for some of them")
+        if self._callers.is_full(request.caller) and not self._is_known(request.owner, task_id):
+            raise Busy(f"{self._settings.max_unfinished} tasks of yours are unfinished; wait for some of them")
 
     def _is_known(self, owner: str, task_id: str) -> bool:
         try:
@@ -121,10 +137,11 @@ class Api:
     def _wait(self, request: Request, follower: Follower, seconds: float) -> None:
         """Hold the request until the task is over, or for that long."""
         deadline = time.monotonic() + seconds
-        caller = self._callers.hold(request.address, follower, request.peer)
+        caller = self._callers.hold(request.caller, request.grant, follower, request.peer)
         try:
             while True:
                 follower.read()
+                request.grant.check()
                 left = deadline - time.monotonic()
                 if follower.over or left <= 0:
                     return
@@ -187,7 +204,7 @@ class Api:
         if request.environ["REQUEST_METHOD"] == "HEAD":
             return Answer(OK, (), sse.MEDIA_TYPE)
         follower = Follower(journal, request.owner, task_id)
-        caller = self._callers.hold(request.address, follower, request.peer)
+        caller = self._callers.hold(request.caller, request.grant, follower, request.peer)
         follower.follow(task, after)
         patience = _patience(request.environ.get("HTTP_PREFER", ""))
         headers = (("X-Accel-Buffering", "no"), *_applied(patience), *_closing(request))
@@ -205,12 +222,12 @@ class Api:
     def functions(self, request: Request) -> Answer:
         """The catalogue."""
         _query(request)
-        return json_answer(OK, self._dispatcher.describe())
+        return json_answer(OK, request.grant.shown(self._dispatcher.describe()))
 
     def description(self, request: Request) -> Answer:
         """This interface, in OpenAPI 3.1."""
         _query(request)
-        return Answer(OK, self._catalogue.openapi())
+        return Answer(OK, self._catalogue.openapi(request.grant))
 
 
 def _named(submit: Submit, key: str | None) -> Submit:

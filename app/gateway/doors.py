@@ -1,4 +1,4 @@
-"""From where an HTTP request may come, and whose it is. A WebSocket is let in by `app/gateway/handshake.py`, with the same origins."""
+"""From where an HTTP request may come. A WebSocket is let in by `app/gateway/handshake.py`, with the same origins."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -9,13 +9,8 @@ from app.errors import Forbidden
 from app.gateway.handshake import check_origin
 
 _LOCAL: Final = "localhost"
-_EXPOSED: Final = ("Access-Control-Expose-Headers", "Location, Preference-Applied, Retry-After")
-_TAKEN: Final = ("Access-Control-Allow-Headers", "Content-Type, Idempotency-Key, Last-Event-ID, Prefer")
-
-
-def owner_of(environ: Mapping[str, Any]) -> str:
-    """Whose tasks this request may see and make: everyone's, where there are no tokens."""
-    return ""
+_EXPOSED: Final = ("Access-Control-Expose-Headers", "Location, Preference-Applied, Retry-After, WWW-Authenticate")
+_TAKEN: Final = ("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer")
 
 
 class Doors:

@@ -1,18 +1,22 @@
 """One connection served by one's own handlers, each message in a greenlet of its own, boundedly many at once."""
 
+import functools
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import gevent
 from gevent.event import Event
 
 from app.errors import Forbidden, Unavailable
+from app.gateway.authority import Authority
 from app.gateway.frames import BINARY
 from app.gateway.handshake import Opener, Runner
 from app.gateway.hooks import Hooks
+from app.gateway.rates import Limits, place_of
 from app.gateway.websocket import Connection
+from app.log import untold
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +26,21 @@ MOST_RUNNING: Final = 100
 _OVERHEAD: Final = 100
 
 
-def opener(hooks: Hooks, most_waiting: int) -> Opener:
-    """Serves connections with these handlers. Past `most_waiting` bytes of messages that wait, a connection is not read from."""
+def opener(hooks: Hooks, most_waiting: int, authority: Authority, limits: Limits) -> Opener:
+    """Serves connections with these handlers. Past `most_waiting` bytes of messages that wait, a connection is not read from.
+
+    Where it is asked who somebody is, the upgrade has to tell: what the messages mean is not known here.
+    """
 
     def open_connection(connection: Connection, environ: Mapping[str, Any]) -> Runner:
+        place = place_of(environ.get("REMOTE_ADDR", ""))
+        if limits.any:
+            limits.check("", place)
+        connection.grant = authority.of_request(environ)
         if hooks.connect is not None and hooks.connect(connection, environ) is False:
             raise Forbidden("this connection was refused")
-        return HandlerSession(hooks, connection, most_waiting).run
+        pace = functools.partial(limits.pace, connection.subject, place) if limits.any else None
+        return HandlerSession(hooks, connection, most_waiting, pace).run
 
     return open_connection
 
@@ -36,10 +48,12 @@ def opener(hooks: Hooks, most_waiting: int) -> Opener:
 class HandlerSession:
     """Reads one connection and has its messages handled; its length is how many are."""
 
-    __slots__ = ("_busy", "_connection", "_hooks", "_most_waiting", "_room", "_waiting", "_waiting_bytes")
+    __slots__ = ("_busy", "_connection", "_hooks", "_most_waiting", "_pace", "_room", "_waiting", "_waiting_bytes")
 
-    def __init__(self, hooks: Hooks, connection: Connection, most_waiting: int) -> None:
+    def __init__(self, hooks: Hooks, connection: Connection, most_waiting: int, pace: Callable[[], float] | None) -> None:
+        """`pace` counts a message, and gives the seconds that the next has to wait: there is no word for a refusal here."""
         self._hooks = hooks
+        self._pace = pace
         self._connection = connection
         self._most_waiting = most_waiting
         self._waiting: deque[str | bytes] | None = None
@@ -58,6 +72,8 @@ class HandlerSession:
                 if opcode == BINARY and not self._hooks.binary:
                     self._connection.close(1003, "binary messages are not taken here")
                     break
+                if self._pace is not None and (wait := self._pace()):
+                    gevent.sleep(wait)
                 self._take(payload)
             if self._waiting_bytes > self._most_waiting:
                 self._room = Event()
@@ -102,4 +118,4 @@ class HandlerSession:
             if isinstance(error, Unavailable) and self._connection.closed:
                 log.info("handler-stopped: the connection is closed", extra=about)
             else:
-                log.exception("handler-failed", extra=about)
+                log.error("handler-failed", exc_info=untold(error), extra=about)

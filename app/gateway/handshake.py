@@ -13,9 +13,11 @@ from typing import Any, Final
 import gevent
 
 from app.address import Address
-from app.errors import Forbidden
+from app.errors import HandoffError
+from app.gateway import problems
 from app.gateway.peer import PEER
 from app.gateway.requests import Refused
+from app.log import untold
 
 log = logging.getLogger(__name__)
 
@@ -60,12 +62,13 @@ def check_origin(environ: Mapping[str, Any], origins: frozenset[str]) -> bool:
     return "HTTP_ORIGIN" not in environ or environ["HTTP_ORIGIN"] in origins
 
 
-def allowed_origins(bound: Address, extra: Iterable[str]) -> frozenset[str]:
-    """The values that an Origin header may have: the bound address, this machine by its own names for it, and `extra`."""
+def allowed_origins(bound: Address, extra: Iterable[str], secure: bool = False) -> frozenset[str]:
+    """The values that an Origin header may have: the bound address, this machine by its own names for it, and `extra`. Where TLS is spoken
+    here (`secure`), no page of this server has come without it."""
     origins = {origin.rstrip("/") for origin in extra}
     if not bound.path:
         host = f"[{bound.host}]" if ":" in bound.host else bound.host
-        for scheme, default in _DEFAULT_PORTS.items():
+        for scheme, default in list(_DEFAULT_PORTS.items())[secure:]:
             port = "" if bound.port == default else f":{bound.port}"
             origins.update(f"{scheme}://{name}{port}" for name in (host, *_LOOPBACK))
     return frozenset(origins)
@@ -104,10 +107,10 @@ class Gate:
         limit = gevent.Timeout.start_new(max(0.001, deadline - time.monotonic()))
         try:
             return self.openers[environ["PATH_INFO"]](connection, environ)
-        except Forbidden as error:
-            raise Refused("403 Forbidden", error.message) from None
-        except Exception:
-            log.exception("opening-failed", extra={"connection": connection.id})
+        except HandoffError as error:
+            raise Refused(problems.kind_of(error).status, error.message, *problems.headers_of(error)) from None
+        except Exception as error:
+            log.error("opening-failed", exc_info=untold(error), extra={"connection": connection.id})
             raise Refused("500 Internal Server Error", "something went wrong here") from None
         except gevent.Timeout as late:
             if late is not limit:

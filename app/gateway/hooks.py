@@ -16,11 +16,13 @@ from app.errors import SettingsError, Unavailable
 class Connection(Protocol):
     """What a handler can do with a connection, from any greenlet.
 
-    `id` is short, for logs; `close_code` is what was given on closing, by either side (1006 where it was lost).
+    `id` is short, for logs; `subject` is who it is, where that is asked (`--tokens`, `--auth`); `close_code` is what was given on closing,
+    by either side (1006 where it was lost).
     """
 
     id: str
     path: str
+    subject: str
     closed: bool
     close_code: int
 

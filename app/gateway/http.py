@@ -10,10 +10,14 @@ from typing import Any, Final
 from app.errors import Busy, HandoffError
 from app.gateway.answers import Answer, StartResponse, problem
 from app.gateway.api import Api, Request
-from app.gateway.doors import Doors, owner_of, preflight
+from app.gateway.authority import Authority
+from app.gateway.doors import Doors, preflight
+from app.gateway.identity import Grant
 from app.gateway.pages import Pages
 from app.gateway.peer import PEER
 from app.gateway.problems import HttpRefusal
+from app.gateway.rates import Limits, place_of
+from app.log import untold
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +38,10 @@ _FIRST: Final = frozenset(path[0] for path in ROUTES)
 class Site:
     """The WSGI application of a gateway."""
 
-    def __init__(self, api: Api, doors: Doors, pages: Pages) -> None:
+    def __init__(self, api: Api, doors: Doors, pages: Pages, authority: Authority, limits: Limits) -> None:
         self._api = api
+        self._authority = authority
+        self._limits = limits
         self._doors = doors
         self._pages = pages
 
@@ -55,8 +61,8 @@ class Site:
             return problem(error)
         except ConnectionError:
             raise
-        except Exception:
-            log.exception("request-failed: %s %s", environ["REQUEST_METHOD"], path[0])
+        except Exception as error:
+            log.error("request-failed: %s %s", environ["REQUEST_METHOD"], path[0], exc_info=untold(error))
             return problem(HandoffError("something went wrong here; the log has it"))
 
     def _operate(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
@@ -72,5 +78,14 @@ class Site:
         operation = operations.get("GET" if method == "HEAD" else method)
         if operation is None:
             raise HttpRefusal("method_not_allowed", f"this takes {allowed}", ("Allow", allowed))
-        task_id = path[1] if len(path) > 1 else ""
-        return operation(self._api, Request(environ, environ[PEER], owner_of(environ), environ.get("REMOTE_ADDR", ""), task_id))
+        grant = self._let_in(environ)
+        return operation(self._api, Request(environ, environ[PEER], grant, path[1] if len(path) > 1 else ""))
+
+    def _let_in(self, environ: Mapping[str, Any]) -> Grant:
+        """Who asks. The address is counted before it is known who that is, the owner after."""
+        if not self._limits.any:
+            return self._authority.of_request(environ)
+        self._limits.check("", place_of(environ.get("REMOTE_ADDR", "")))
+        grant = self._authority.of_request(environ)
+        self._limits.check_owner(grant.subject)
+        return grant

@@ -12,11 +12,13 @@ import gevent
 
 from app.gateway.chunked import CHUNKED, Chunks, Whole
 from app.gateway.problems import HttpRefusal
+from app.sealed import SealedSocket
 
 PEER: Final = "handoff.peer"
 """Where a `Peer` stands in a WSGI environment."""
 
 _READABLE: Final = 1
+_AT_ONCE: Final = 64 * 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -89,9 +91,17 @@ class Peer:
             self._watcher.close()
             self._watcher = None
 
+    def _peek(self) -> bytes:
+        """What has come meanwhile. Under TLS it cannot be looked at without taking it: it is kept for the next request."""
+        if not isinstance(self._sock, SealedSocket):
+            return bytes(self._sock._sock.recv(1, socket.MSG_PEEK))
+        data = self._sock.recv_now(_AT_ONCE)
+        self._source.leftover += data
+        return data
+
     def _look(self, gone: Callable[[], None]) -> None:
         try:
-            ended = not self._sock._sock.recv(1, socket.MSG_PEEK)
+            ended = not self._peek()
         except BlockingIOError:
             return
         except OSError:

@@ -72,8 +72,9 @@ def headers_of(error: HandoffError) -> tuple[tuple[str, str], ...]:
     """The headers that go with a problem: when to try again, in whole seconds, and its own."""
     after: Any = error.details.get("retry_after")
     again = (("Retry-After", str(max(1, math.ceil(after)))),) if type(after) in (int, float) else ()
+    how = (("WWW-Authenticate", 'Bearer realm="handoff"'),) if error.code == "unauthorized" else ()
     own = error.headers if isinstance(error, HttpRefusal) else ()
-    return (*again, *own)
+    return (*again, *how, *own)
 
 
 def type_of(code: str) -> str:

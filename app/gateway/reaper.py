@@ -8,7 +8,8 @@ from typing import Any
 import gevent
 
 from app.gateway.requests import LINGER
-from app.gateway.websocket import Common, Connection
+from app.gateway.shared import Common
+from app.gateway.websocket import Connection
 from app.settings import Settings
 from app.turn import Turn
 

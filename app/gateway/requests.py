@@ -20,6 +20,7 @@ from gevent.pywsgi import Input, WSGIHandler
 from app.errors import BadRequest
 from app.gateway.chunked import length_of
 from app.gateway.peer import PEER, Peer
+from app.log import untold
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +31,15 @@ LINGER: Final = 2.0
 """How long, in seconds, a peer may still send after our last word; a plain close would reset it, and it would never see that word."""
 
 
+_STRICT: Final = (b"Strict-Transport-Security", b"max-age=31536000")
 _CONTROL: Final = re.compile(rb"[\x00-\x1f\x7f]")
 _FIELD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00\r\n]*")
-_FIXED: Final = (("Content-Type", "text/plain; charset=utf-8"), ("X-Content-Type-Options", "nosniff"), ("Connection", "close"))
+_FIXED: Final = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("Connection", "close"),
+)
 
 
 class Refused(Exception):
@@ -156,8 +163,6 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
     close_connection: bool
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, address, server, Head(sock, server.request_timeout))
         self._unheard = True
         server.unheard += 1
@@ -201,10 +206,13 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         return environ
 
     def finalize_headers(self) -> None:
-        """As pywsgi does. What is left of a body would be taken for the next request, so there is none; a HEAD has no chunks."""
+        """As pywsgi does, and under TLS browsers are told never to come without (RFC 6797), but not for the name that all servers of a
+        developer share. What is left of a body would be taken for the next request, so there is none; a HEAD has no chunks."""
         if self._peer.unread and not self.close_connection:
             self.close_connection = True
             self.response_headers.append((b"Connection", b"close"))
+        if self.server.secure and not self.environ.get("HTTP_HOST", "").startswith("localhost"):
+            self.response_headers.append(_STRICT)
         super().finalize_headers()
         if self.command == "HEAD":
             self.response_use_chunked = False
@@ -238,10 +246,10 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         if isinstance(error, OSError):
             log.debug("request-lost: %s: %s", self.client_address, error)
             return
-        log.error("request-failed: %s", self.requestline, exc_info=(kind, error, traceback))
+        log.error("request-failed: %s %s", self.command, self.path.partition("?")[0], exc_info=untold(error))
         self._send_error_response_if_possible(500)
 
     def log_request(self) -> None:
-        """One line a response, for who looks closely."""
+        """One line a response, for who looks closely. What stands in a query may be a secret, if only by mistake."""
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("request: %s", self.format_request())
+            log.debug("request: %s %s: %s", self.command, self.path.partition("?")[0], self._orig_status or self.status)

@@ -8,6 +8,8 @@ import logging
 import math
 import os
 import resource
+import socket
+import ssl
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -21,19 +23,27 @@ from app import collector, listeners
 from app.child import Child
 from app.dispatch import Dispatcher
 from app.durable import DurableJournal
+from app.errors import HandoffError, SettingsError
 from app.gateway import handler, hooks
+from app.gateway.admission import Admission
 from app.gateway.api import Api
+from app.gateway.authority import Authority
 from app.gateway.departure import Departure
 from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
 from app.gateway.pages import Pages
+from app.gateway.rates import Limits, place_of
 from app.gateway.reaper import Reaper
 from app.gateway.session import Session
-from app.gateway.websocket import Common, Connection, Handler
+from app.gateway.shared import Common
+from app.gateway.warden import Warden
+from app.gateway.websocket import Connection, Handler
 from app.holdings import lock
 from app.journal import Journal, MemoryJournal
+from app.sealed import SealedSocket
 from app.settings import Settings
+from app.tls import Files, server_context
 from app.turn import Turn
 
 log = logging.getLogger(__name__)
@@ -57,8 +67,14 @@ class Server(WSGIServer):  # type: ignore[misc]
 
     handler_class = Handler
 
-    def __init__(self, listener: Any, site: Site, gate: Gate, common: Common, request_timeout: float) -> None:
-        super().__init__(listener, site, log=None, error_log=log, environ={"SERVER_NAME": "handoff"})
+    def __init__(
+        self, listener: Any, site: Site, gate: Gate, common: Common, request_timeout: float, context: ssl.SSLContext | None
+    ) -> None:
+        """With a `context`, TLS is spoken."""
+        scheme = "http" if context is None else "https"
+        super().__init__(listener, site, log=None, error_log=log, environ={"SERVER_NAME": "handoff", "wsgi.url_scheme": scheme})
+        self.secure = context is not None
+        self._context = context
         self.gate = gate
         self.common = common
         self.request_timeout = request_timeout
@@ -72,6 +88,19 @@ class Server(WSGIServer):  # type: ignore[misc]
         accepted = super().do_read()
         self._requests += bool(accepted)
         return accepted
+
+    def handle(self, sock: Any, address: Any) -> None:
+        """As pywsgi does, in the greenlet of this socket: a handshake that is slow holds up nobody else."""
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is not None:
+            sock = SealedSocket(sock, self._context, server_side=True)
+            try:
+                sock.handshake(self.request_timeout)
+            except HandoffError as error:
+                log.debug("tls-refused: %s: %s", address, error.message)
+                return
+        super().handle(sock, address)
 
     def do_close(self, *accepted: Any) -> None:
         """The requests on a socket are over; it may live on as a connection."""
@@ -108,13 +137,17 @@ class Gateway:
         let_go = _seat(settings, child, patience)
         self._dispatcher = Dispatcher(settings, _journal(settings, patience), turn)
         self._reaper = Reaper(hub, turn, settings)
+        self._limits = Limits(settings)
+        self._authority = Authority(settings, self._limits)
         openers = self._openers()
-        origins = allowed_origins(listeners.address_of(listener), settings.origins)
+        context = tls_context(settings)
+        origins = allowed_origins(listeners.address_of(listener), settings.origins, context is not None)
         self._api = Api(self._dispatcher, settings)
-        site = Site(self._api, Doors(origins), Pages(openers))
+        self._warden = Warden(self._authority, self._reaper.connections, self._api)
+        site = Site(self._api, Doors(origins), Pages(openers), self._authority, self._limits)
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
-        self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
+        self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout, context)
         self._departure = Departure(self._server, self._reaper, self._dispatcher, self._api, settings.graceful, let_go)
 
     def _openers(self) -> dict[str, Opener]:
@@ -122,14 +155,20 @@ class Gateway:
         openers: dict[str, Opener] = {"/ws": self._open_session, "/": self._open_session}
         if self._hooks is not None:
             self._hooks.caller = functools.partial(self._dispatcher.call, "")
-            openers["/"] = handler.opener(self._hooks, self._settings.max_unsent)
+            openers["/"] = handler.opener(self._hooks, self._settings.max_unsent, self._authority, self._limits)
         return openers
 
     def _open_session(self, connection: Connection, environ: Mapping[str, Any]) -> Runner:
-        return functools.partial(self._speak, connection)
+        admission = None
+        if self._limits.any:
+            self._limits.check("", place_of(environ.get("REMOTE_ADDR", "")))
+        connection.grant = self._authority.of_upgrade(environ)
+        if self._authority.asks or self._limits.any:
+            admission = Admission(self._authority, self._limits, connection, environ, self._settings.handshake_timeout)
+        return functools.partial(self._speak, connection, admission)
 
-    def _speak(self, connection: Connection) -> None:
-        session = Session(self._dispatcher, connection, self._settings)
+    def _speak(self, connection: Connection, admission: Admission | None) -> None:
+        session = Session(self._dispatcher, connection, self._settings, admission)
         connection.unfinished = session.watches
         session.run()
 
@@ -140,6 +179,8 @@ class Gateway:
         self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
         self._server.start()
         gevent.spawn(self._reaper.run)
+        if self._authority.asks:
+            gevent.spawn(self._warden.run)
         gevent.spawn(self._tell, ready)
         self._departure.run()
 
@@ -147,6 +188,15 @@ class Gateway:
         while not self._dispatcher.wait_ready(1.0):
             continue
         ready()
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """That of the gateway's port; None where it speaks no TLS. Raises `SettingsError` where the files cannot be used."""
+    if settings.ws_cert is None:
+        if settings.ws_key is not None:
+            raise SettingsError("--ws-key is given without --ws-cert; TLS wants both")
+        return None
+    return server_context(Files("--ws", settings.ws_cert, settings.ws_key), ["http/1.1"])
 
 
 def _journal(settings: Settings, patience: float) -> Journal:

@@ -13,7 +13,8 @@
 run longest, with the `id` of one's own). `tasks`: entries as in `list`; first come all that are not over, those that run first. A task is
 there once, as it stands at the push, whatever happened to it since the last. A push has at most `MOST_AT_ONCE` tasks, the oldest changes
 first. Where a reader is more than `MOST_CHANGED` behind, `"again": true` says that what it knew of tasks that are not over is void, and
-all of them are told anew. A reader with half of its limit unsent is skipped.
+all of them are told anew. A reader with half of its limit unsent is skipped. Where tokens are asked for, figures, history and workers
+are an operator's to see: others are told of their own tasks alone.
 """
 
 import itertools
@@ -24,6 +25,7 @@ from typing import Any, Final
 from app import wire
 from app.dispatch import Dispatcher
 from app.figures import Sample
+from app.gateway.identity import Grant
 from app.outbox import Outbox
 from app.task import Key, Task
 
@@ -37,10 +39,11 @@ MOST_CHANGED: Final = 5000
 class WatchFeed:
     """What one connection sees (a `watchtower.Feed`). `queue` sends a message; `half_full` is in bytes."""
 
-    __slots__ = ("_again", "_changed", "_half_full", "_outbox", "_queue", "_tower", "owner")
+    __slots__ = ("_again", "_changed", "_half_full", "_operator", "_outbox", "_queue", "_tower", "owner")
 
-    def __init__(self, dispatcher: Dispatcher, owner: str, outbox: Outbox, queue: Callable[[bytes], None], half_full: int) -> None:
-        self.owner = owner
+    def __init__(self, dispatcher: Dispatcher, grant: Grant, outbox: Outbox, queue: Callable[[bytes], None], half_full: int) -> None:
+        self.owner = grant.subject
+        self._operator = grant.operator
         self._tower = dispatcher.watchtower
         self._outbox = outbox
         self._queue = queue
@@ -51,8 +54,8 @@ class WatchFeed:
     def start(self) -> None:
         """Show what there is, and watch from now on."""
         tower = self._tower
-        history = [_row(sample) for sample in tower.samples]
-        self._say(figures=tower.figures(), columns=Sample._fields, history=history, workers=tower.workers(self.owner))
+        history = [_row(sample) for sample in tower.samples] if self._operator else []
+        self._say(columns=Sample._fields, history=history, **self._whole())
         self._tell_all()
         tower.add(self)
 
@@ -80,11 +83,15 @@ class WatchFeed:
         if self._changed:
             fields["tasks"] = self._take()
         if seconds:
-            tower = self._tower
-            second = _row(tower.samples[-1]) if tower.samples else None
-            fields.update(figures=tower.figures(), second=second, workers=tower.workers(self.owner))
+            samples = self._tower.samples
+            fields.update(second=_row(samples[-1]) if samples and self._operator else None, **self._whole())
         if fields:
             self._say(**fields)
+
+    def _whole(self) -> dict[str, Any]:
+        """What concerns everyone's tasks, for an operator."""
+        tower = self._tower
+        return {"figures": tower.figures(), "workers": tower.workers(self.owner)} if self._operator else {}
 
     def _tell_all(self) -> None:
         self._changed = {task.key: task for task in self._tower.unfinished(self.owner)[:MOST_CHANGED]}

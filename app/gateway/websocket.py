@@ -7,14 +7,12 @@ What is mended: no limits before storage; unmasked frames; close codes that were
 for ever; no deadline for a handshake; wrong answers to bad ones; a destructor that wrote to the socket; 8 KiB of request kept by each.
 """
 
-import _socket
 import contextlib
 import functools
 import logging
 import socket
 import time
-from collections.abc import Iterator, Sized
-from dataclasses import dataclass
+from collections.abc import Sized
 from typing import Any, Final
 
 import gevent
@@ -22,16 +20,18 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import WebSocket
 
 from app.errors import Unavailable
+from app.gateway.bare import at_once, bare
 from app.gateway.frames import BINARY, CLOSE, PING, PONG, TEXT, FrameBuffer, FrameError, Message, encode_close, encode_frame, parse_close
 from app.gateway.handshake import Gate, Runner, is_upgrade
+from app.gateway.identity import Grant
 from app.gateway.requests import LINGER, RequestHandler
+from app.gateway.shared import Common
+from app.log import untold
 from app.outbox import Outbox
-from app.turn import Turn
 
 log = logging.getLogger(__name__)
 
 _SWITCHING: Final = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-_READ_AT_ONCE: Final = 8192
 _READABLE: Final = 1
 
 
@@ -39,27 +39,17 @@ class _Closing(Exception):
     """Thrown into the greenlet that reads, when another one has closed the connection."""
 
 
-@dataclass(frozen=True, slots=True)
-class Common:
-    """What all connections of this process share."""
-
-    hub: Any
-    turn: Turn
-    max_message: int
-    max_unsent: int
-    numbers: Iterator[int]
-    connections: set["Connection"]
-
-
 class Connection(WebSocket):  # type: ignore[misc]
     """A WebSocket connection from the server's side.
 
-    `id` is for logs. `heard_at`, `pinged_at` and `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side
-    gave on closing (1006: lost without a word); `unfinished` has a length while work goes on for this peer. Between construction and
-    `attach` it is not open: what is sent waits in `_early`.
+    `id` is for logs; `address` is the peer's. `grant` is what it may do, None before it has said who it is. `heard_at`, `pinged_at` and
+    `closed_at` are by the monotonic clock, 0 for not yet; `close_code` is what either side gave on closing (1006: lost without a word);
+    `unfinished` has a length while work goes on for this peer. Between construction and `attach` it is not open: what is sent waits in
+    `_early`.
     """
 
     __slots__ = (
+        "_at_once",
         "_common",
         "_early",
         "_frames",
@@ -67,22 +57,24 @@ class Connection(WebSocket):  # type: ignore[misc]
         "_pending",
         "_sock",
         "_watcher",
+        "address",
         "close_code",
         "closed",
         "closed_at",
+        "grant",
         "heard_at",
         "id",
         "outbox",
-        "owner",
         "path",
         "pinged_at",
         "unfinished",
     )
 
-    def __init__(self, common: Common, path: str) -> None:
+    def __init__(self, common: Common, path: str, address: str = "") -> None:
         self.id = f"c{next(common.numbers)}"
         self.path = path
-        self.owner = ""
+        self.address = address
+        self.grant: Grant | None = None
         self.closed = False
         self.close_code = 1006
         self.closed_at = 0.0
@@ -91,14 +83,20 @@ class Connection(WebSocket):  # type: ignore[misc]
         self._open = False
         self._early: list[bytes] | None = []
 
+    @property
+    def subject(self) -> str:
+        """Who it is; empty where nobody was asked, or it has not said yet."""
+        return self.grant.subject if self.grant is not None else ""
+
     def __del__(self) -> None:
         """Nothing: the inherited one writes to the socket, from the garbage collector."""
 
     def attach(self, sock: Any, response: bytes, leftover: bytes) -> None:
-        """Begin on this plain non-blocking socket: `response` goes first, then what was sent early; `leftover` was read already."""
+        """Begin on this non-blocking socket, plain or sealed: `response` goes first, then what was sent early; `leftover` was read."""
         common = self._common
         self._sock = sock
         self._watcher = common.hub.loop.io(sock.fileno(), _READABLE)
+        self._at_once = at_once(sock)
         self._frames = FrameBuffer(common.max_message)
         self._pending: Any = leftover or None
         self.outbox = Outbox(sock, common.turn, common.hub.loop, functools.partial(_hang_up, sock), patient=True)
@@ -140,7 +138,7 @@ class Connection(WebSocket):  # type: ignore[misc]
             return self._take_pending(self._pending)
         common.hub.wait(self._watcher)
         try:
-            data = self._sock.recv(_READ_AT_ONCE)
+            data = self._sock.recv(self._at_once)
         except BlockingIOError:
             return []
         if not data:
@@ -239,8 +237,8 @@ class Connection(WebSocket):  # type: ignore[misc]
         try:
             try:
                 run()
-            except Exception:
-                log.exception("connection-failed", extra={"connection": self.id})
+            except Exception as error:
+                log.error("connection-failed", exc_info=untold(error), extra={"connection": self.id})
                 self.close(1011, "something went wrong here")
             self.close()
             self._linger()
@@ -288,13 +286,13 @@ class Handler(RequestHandler, WebSocketHandler):  # type: ignore[misc]
         self.close_connection = True
         gate: Gate = self.server.gate
         accept = gate.check(self.environ)
-        self.websocket = Connection(self.server.common, self.environ["PATH_INFO"])
+        self.websocket = Connection(self.server.common, self.environ["PATH_INFO"], self.environ.get("REMOTE_ADDR", ""))
         self._run = gate.ask(self.websocket, self.environ, self.rfile.deadline)
         self._response = f"{_SWITCHING}Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
 
     def run_websocket(self) -> None:
         """Hand the socket over to a greenlet with a shallow stack; request, environment and this handler go away."""
-        sock = _socket.socket(self.socket.family, self.socket.type, self.socket.proto, self.socket.detach())
+        sock, leftover = bare(self.socket, self.rfile.leftover)
         self.socket = None
-        self.websocket.attach(sock, self._response, self.rfile.leftover)
+        self.websocket.attach(sock, self._response, leftover)
         gevent.spawn_raw(self.websocket.live, self._run)

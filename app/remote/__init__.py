@@ -19,7 +19,7 @@ from typing import Any, Self
 from app.messages import new_id
 from app.remote.connection import RemoteConnection
 from app.remote.conversation import Conversation
-from app.remote.socket import Pace
+from app.remote.socket import Gate, Pace
 from app.remote.task import RemoteTask
 
 Args = dict[str, Any] | list[Any] | None
@@ -32,14 +32,15 @@ MAX_LISTED = 1000
 class Session:
     """A session with a gateway; may be shared by threads or greenlets. Its tasks go on at the gateway when it ends."""
 
-    def __init__(self, url: str, *, give_up: float | None = None, pace: Pace | None = None) -> None:
-        """`url` as `ws://host:port/ws`, `wss://…` or `unix:/path`. Raises `Unavailable` where nobody answers now.
+    def __init__(self, url: str, *, token: str = "", ca: str = "", give_up: float | None = None, pace: Pace | None = None) -> None:
+        """`url` as `ws://host:port/ws`, `wss://…` or `unix:/path`; `token` says who we are; `ca` is a file with the authority of a `wss`
+        gateway's certificate. Raises `Unavailable` where nobody answers now, `RemoteError` (`unauthorized`) where the token is none.
 
         Later losses are mended; `give_up`: seconds without a connection after which whoever waits gets `Unavailable`, None for never.
         """
         self.url = url
         pace = pace or Pace()
-        self._connection = RemoteConnection(url, pace, give_up)
+        self._connection = RemoteConnection(Gate(url, token, ca), pace, give_up)
         self._conversation = Conversation(self._connection.send, pace.gap)
         self._connection.start(self._conversation)
 

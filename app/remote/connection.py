@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 from websocket import ABNF
 
 from app import wire
-from app.errors import BadRequest, Unavailable
-from app.remote.socket import NORMAL, TROUBLE, Frame, Pace, RemoteSocket, Silence, open_socket
+from app.errors import BadRequest, HandoffError, RemoteError, Unavailable
+from app.remote.socket import NORMAL, TROUBLE, Frame, Gate, Pace, RemoteSocket, Silence, open_socket
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ POLICY: Final = 1008
 """With this close code, and those of applications (4000 and above), the same would be said again: there is no other attempt."""
 RESTARTING: Final = 1012
 """Another process takes over: it is there in a moment, however often that has happened lately."""
+UNAUTHORIZED: Final = 4401
 TRY_LATER: Final = 1013
 GONE: Final = 1006
 """Stands for the close code where there was none (RFC 6455, 7.4.1)."""
@@ -66,15 +67,16 @@ class Listener(Protocol):
     def lost(self, code: int, reason: str) -> None:
         """It is over, and will be tried again."""
 
-    def ended(self, error: Unavailable) -> None:
+    def ended(self, error: HandoffError) -> None:
         """There is no other attempt; said once."""
 
 
 class RemoteConnection:
     """To one gateway. `give_up`: seconds without a connection after which it ends, None to try for ever."""
 
-    def __init__(self, url: str, pace: Pace, give_up: float | None) -> None:
-        self.url = url
+    def __init__(self, gate: Gate, pace: Pace, give_up: float | None) -> None:
+        self.url = gate.url
+        self._gate = gate
         self._pace = pace
         self._give_up = give_up
         self._socket: RemoteSocket | None = None
@@ -82,8 +84,8 @@ class RemoteConnection:
         self._reader: threading.Thread | None = None
 
     def start(self, listener: Listener) -> None:
-        """Open it, in the thread that calls; raises `Unavailable` where that fails, and then nothing is tried again."""
-        first = open_socket(self.url, self._pace)
+        """Open it, in the thread that calls; raises as `open_socket` where that fails, and then nothing is tried again."""
+        first = open_socket(self._gate, self._pace)
         self._reader = threading.Thread(target=self._live, args=(first, listener), name="handoff-reader", daemon=True)
         self._reader.start()
 
@@ -111,27 +113,31 @@ class RemoteConnection:
             log.exception("the reader of %s has failed", self.url)
             listener.ended(Unavailable(f"the connection to {self.url} has failed: {error}"))
 
-    def _until_the_end(self, opened: RemoteSocket, listener: Listener) -> Unavailable:
+    def _until_the_end(self, opened: RemoteSocket, listener: Listener) -> HandoffError:
         backoff = Backoff(self._pace)
         while True:
             began = time.monotonic()
             code, reason = self._use(opened, listener)
             if self._leaving.is_set():
                 return Unavailable(f"the session with {self.url} is closed")
+            if code == UNAUTHORIZED:
+                return RemoteError("unauthorized", f"{self.url} refuses to serve: {reason}")
             if code == POLICY or code >= 4000:
                 return Unavailable(f"{self.url} refuses to serve: {reason or code}")
             backoff.lost(code, time.monotonic() - began)
             listener.lost(code, reason)
             again = self._open_again(backoff)
-            if isinstance(again, Unavailable):
+            if isinstance(again, HandoffError):
                 return again
             opened = again
 
-    def _open_again(self, backoff: Backoff) -> RemoteSocket | Unavailable:
+    def _open_again(self, backoff: Backoff) -> RemoteSocket | HandoffError:
         began = time.monotonic()
         while not self._leaving.wait(backoff.delay()):
             try:
-                return open_socket(self.url, self._pace)
+                return open_socket(self._gate, self._pace)
+            except RemoteError as refused:
+                return refused
             except Unavailable as error:
                 if self._give_up is not None and time.monotonic() - began >= self._give_up:
                     return Unavailable(f"given up after {self._give_up:g} s: {error.message}")

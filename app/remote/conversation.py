@@ -5,18 +5,22 @@ others attach after the last `seq` heard. Events come in order and once; where o
 are those of `handoff.js`.
 """
 
+import random
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
 from app import wire
-from app.errors import IdConflict, RemoteError, Unavailable
+from app.errors import HandoffError, IdConflict, RemoteError, Unavailable
 from app.remote.task import RemoteTask, error_of
 from app.task import same_content
 
 PASSING: Final = frozenset(("busy", "rate_limited", "unavailable", "internal"))
 """An attach that is refused with one of these is worth another try."""
+
+_SHORTEST: Final = 0.5
+"""Seconds that what came too often waits at least: many may wait, and together they would come too often again."""
 
 TOO_BIG: Final = 1009
 """The close code after a message over the gateway's limit."""
@@ -67,7 +71,7 @@ class Conversation:
         self._unfinished: dict[str, _Unfinished] = {}
         self._requests: deque[_Request] = deque()  # one is out at a time, so that a refusal without an id is that of the first
         self._is_open = False
-        self._ended: Unavailable | None = None
+        self._ended: HandoffError | None = None
 
     # What programs want.
 
@@ -141,7 +145,7 @@ class Conversation:
             if too_big is not None:
                 self._refuse(too_big, RemoteError("too_large", reason))
 
-    def ended(self, error: Unavailable) -> None:
+    def ended(self, error: HandoffError) -> None:
         """There will be no other connection."""
         with self._lock:
             self._is_open = False
@@ -252,7 +256,9 @@ class Conversation:
         one = self._unfinished.get(task_id) if type(task_id) is str else None
         if one is None or not one.awaits:
             return  # a cancel that came to nothing: the task's own events say how it goes on
-        if one.awaits == "attach" and error.code in PASSING:
+        if error.code == "rate_limited":
+            self._again(one, max(_SHORTEST, error.details.get("retry_after", 1.0)) * (1 + random.random()), gaps=False)
+        elif one.awaits == "attach" and error.code in PASSING:
             self._again(one, error.details.get("retry_after", 1.0), gaps=False)
         elif one.awaits == "attach" and error.code == "unknown_task" and one.frame and one.idempotent:
             one.task.restart()

@@ -5,7 +5,7 @@ Opening it again is done in `app/remote/connection.py`.
 
 import queue
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -13,7 +13,7 @@ import websocket
 from websocket import ABNF
 
 from app.address import Address
-from app.errors import SettingsError, Unavailable
+from app.errors import RemoteError, SettingsError, Unavailable
 
 MAX_MESSAGE: Final = 64 * 1024 * 1024
 """The longest message that is taken from a gateway, in bytes: it was chosen to be trusted, but not with all of our memory."""
@@ -22,6 +22,9 @@ NORMAL: Final = 1000
 
 TROUBLE: Final = (websocket.WebSocketException, OSError, ValueError)
 """What reading, writing and opening may raise; a `ValueError` is of text that is no UTF-8, or of a URL that is none."""
+
+_NOT_FOR_US: Final = {401: "unauthorized", 403: "forbidden"}
+"""The HTTP statuses of a handshake after which the same would be said again."""
 
 Frame = tuple[int, bytes]
 """An opcode and a payload."""
@@ -99,22 +102,46 @@ class RemoteSocket(websocket.WebSocket):
         return data
 
 
-def open_socket(url: str, pace: Pace) -> RemoteSocket:
-    """A connection after its handshake; raises `Unavailable`."""
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gateway, and how to be let in: `token` goes into the Authorization header, never into the `url`; `ca` is a file (PEM) with the
+    authority of its certificate, empty for those that the system trusts."""
+
+    url: str
+    token: str = field(default="", repr=False)
+    ca: str = ""
+
+    def options(self) -> dict[str, Any]:
+        """As the library wants them."""
+        header = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return {"header": header, "sslopt": {"ca_certs": self.ca} if self.ca else {}}
+
+
+def open_socket(gate: Gate, pace: Pace) -> RemoteSocket:
+    """A connection after its handshake; raises `Unavailable`, or `RemoteError` where we are not let in, and would not be the next time."""
     own = None
+    url = gate.url
     try:
         own = _dial(url, pace.patience)
         where = "ws://localhost/ws" if url.startswith("unix:") else url
-        opened = websocket.create_connection(where, pace.patience, class_=RemoteSocket, suppress_origin=True, socket=own)
+        opened = websocket.create_connection(where, pace.patience, class_=RemoteSocket, suppress_origin=True, socket=own, **gate.options())
         opened.settimeout(pace.quiet)
     except websocket.WebSocketBadStatusException as error:
         _drop(own)
+        if error.status_code in _NOT_FOR_US:
+            raise RemoteError(_NOT_FOR_US[error.status_code], f"{url} does not let us in: {_said(error)}") from None
         raise Unavailable(f"{url} does not let us in: HTTP status {error.status_code}") from error
     except TROUBLE as error:
         _drop(own)
         raise Unavailable(f"nobody answers at {url}: {error}") from error
     assert isinstance(opened, RemoteSocket)
     return opened
+
+
+def _said(error: websocket.WebSocketBadStatusException) -> str:
+    """What the gateway says to it; the first line of what may be anything."""
+    text = bytes(error.resp_body or b"").decode("utf-8", "replace").partition("\n")[0]
+    return text[:200] or f"HTTP status {error.status_code}"
 
 
 def _dial(url: str, timeout: float) -> socket.socket | None:

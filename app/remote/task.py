@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from app.errors import RemoteError, Unavailable
+from app.errors import HandoffError, RemoteError, Unavailable
 from app.messages import FINAL_EVENTS
 
 _FINAL = frozenset(event.value for event in FINAL_EVENTS)
@@ -35,7 +35,7 @@ class RemoteTask:
         self.error: RemoteError | None = None
         self._cancel = cancel
         self._told: deque[dict[str, Any]] = deque()
-        self._lost: Unavailable | None = None  # why nothing more will be said of it
+        self._lost: HandoffError | None = None  # why nothing more will be said of it
         self._changed = threading.Condition(lock)
 
     @property
@@ -104,7 +104,7 @@ class RemoteTask:
         """It is submitted anew, and its events will be numbered anew."""
         self.state, self.seq = "submitted", 0
 
-    def lose(self, reason: Unavailable) -> None:
+    def lose(self, reason: HandoffError) -> None:
         """The session is over before the task is."""
         self._lost = reason
         self._changed.notify_all()

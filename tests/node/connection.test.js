@@ -247,3 +247,50 @@ test("pages that share a storage keep each its own tasks, and a full storage is 
   other.submit("echo");
   assert.deepEqual([unsaved, other.tasks.size], [["QuotaExceededError"], 2]);
 });
+
+test("a token is the first message of every connection, and what follows does not wait for the answer", async () => {
+  const client = scripted.client({ token: "secret" });
+  const admitted = [];
+  client.on("admitted", (who) => admitted.push(who));
+  const task = client.submit("echo");
+  const first = await scripted.peer(1);
+  assert.deepEqual((await first.heard(2)).map(Object.keys), [["token"], ["id", "function"]]);
+  first.say({ token: { subject: "anna", operator: false } });
+  await until(() => admitted.length === 1, "admitted");
+  first.drop();
+  const second = await scripted.peer(2);
+  assert.deepEqual((await second.heard(2))[0], { token: "secret" });
+  second.say(...story(task.id));
+  await task.result;
+});
+
+test("who is not let in stops trying, keeps its tasks, and goes on with another token", async () => {
+  const client = scripted.client();
+  const closed = [];
+  client.on("state", (change) => change.state === "closed" && closed.push(change));
+  const task = client.submit("echo");
+  const asked = client.describe();
+  (await scripted.peer(1)).say({ error: { code: "unauthorized", message: "say who you are" } });
+  await assert.rejects(asked, { code: "unauthorized" });
+  assert.deepEqual(closed, [{ state: "closed", code: 4401, reason: "say who you are" }]);
+  client.token = "better";
+  client.connect();
+  const second = await scripted.peer(2);
+  assert.deepEqual((await second.heard(2))[0], { token: "better" });
+  second.say(...story(task.id));
+  await task.result;
+  second.close(4401, "the token is not good any more");
+  await until(() => closed.length === 2, "closed again");
+  assert.equal(closed[1].code, 4401);
+});
+
+test("a task that came too often is sent again later, and is not refused", async () => {
+  const task = scripted.client().submit("echo");
+  const peer = await scripted.peer(1);
+  await peer.heard(1);
+  peer.say({ id: task.id, error: { code: "rate_limited", message: "wait", retry_after: 0.01 } });
+  const [first, again] = await peer.heard(2);
+  assert.deepEqual(again, first);
+  peer.say(...story(task.id));
+  await task.result;
+});

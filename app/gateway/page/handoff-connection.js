@@ -5,6 +5,7 @@
  * It emits "state" ({state, code, reason, delay}), "open", "message" (an object that answers no request), "stray" (what is no object).
  */
 
+const UNAUTHORIZED = 4401;
 const POLICY = 1008; // and the codes of applications: the same would be said again
 const RESTARTING = 1012; // another process takes over: it is there in a moment, however often that has happened lately
 const TRY_LATER = 1013;
@@ -12,6 +13,7 @@ const GONE = 1006;
 
 export const CONNECTION_DEFAULTS = {
   WebSocket: globalThis.WebSocket,
+  token: "", //       who we are, where the gateway asks: the first message of each connection, never a part of the URL
   firstDelay: 250, // ms before the first new attempt (half of it to all of it, at random), doubled each time, up to
   maxDelay: 15000,
   settled: 5000, //   ms that a connection has to last for the next one to start at firstDelay again
@@ -146,7 +148,13 @@ export class Connection extends Emitter {
     return true;
   }
 
+  /** From the next connection on. */
+  set token(token) {
+    this.#options = { ...this.#options, token };
+  }
+
   #opened() {
+    if (this.#options.token) this.#socket.send(write({ token: this.#options.token }));
     this.#openedAt = this.#heardAt = now();
     this.#look();
     this.#become("open");
@@ -162,6 +170,8 @@ export class Connection extends Emitter {
     }
     const message = parse(data);
     if (!message) this._emit("stray", data);
+    else if (message.token !== undefined) this._emit("admitted", message.token);
+    else if (message.error?.code === "unauthorized" && !message.event) this.#turnedAway(message.error.message);
     else if (!this.#answered(message)) this._emit("message", message);
   }
 
@@ -183,6 +193,13 @@ export class Connection extends Emitter {
     socket.close();
   }
 
+  /** The same token, or none, would be refused again. */
+  #turnedAway(reason) {
+    const socket = this.#socket;
+    this.#stop(UNAUTHORIZED, reason);
+    socket?.close(1000);
+  }
+
   #lost(code, reason) {
     if (code === POLICY || code >= 4000) return this.#stop(code, reason);
     const { settled, firstDelay, maxDelay } = this.#options;
@@ -197,7 +214,7 @@ export class Connection extends Emitter {
   #stop(code, reason) {
     this.#forget();
     clearTimeout(this.#timer);
-    const error = new HandoffError({ code: "unavailable", message: reason || `the connection is closed (${code})` });
+    const error = new HandoffError({ code: code === UNAUTHORIZED ? "unauthorized" : "unavailable", message: reason || `the connection is closed (${code})` });
     for (const request of this.#requests.splice(0)) request.reject(error);
     this.#become("closed", { code, reason });
   }

@@ -14,6 +14,8 @@
  *           follow(id, hear) → stop                  all that was said of any task of one's own, then live
  *           watch(true), on("watch", seen)           figures, workers and changes of one's own tasks, as app/gateway/watch.py has them
  *           close(), connect(), wake()               leave; come back; try at once instead of when the back-off says
+ *           token = "…", on("admitted", {subject})   who we are, where the gateway asks (also an option); then connect(), after a
+ *                                                    "closed" with the code 4401
  *           tasks, state, url                        a Map of the unfinished; "connecting", "open", "waiting" or "closed"
  *           on("state", {state, code, reason, delay}), on("refused", error), on("stray", message), on("unsaved", error)
  * Task      result, cancel(), on(name, listener), off(name, listener)
@@ -56,6 +58,7 @@ export class Handoff extends Emitter {
     this.#connection = new Connection(this.url, this.#options);
     this.#connection.on("open", () => this.#opened());
     this.#connection.on("message", (message) => this.#heard(message));
+    this.#connection.on("admitted", (who) => this._emit("admitted", who));
     this.#connection.on("stray", (message) => this._emit("stray", message));
     this.#connection.on("state", (change) => this.#changed(change));
     this.#restore();
@@ -64,6 +67,10 @@ export class Handoff extends Emitter {
 
   get state() {
     return this.#connection.state;
+  }
+
+  set token(token) {
+    this.#connection.token = token;
   }
 
   submit(name, args = undefined, { id = newId(), idempotent = false, ...options } = {}) {
@@ -232,6 +239,7 @@ export class Handoff extends Emitter {
     for (const follower of this.#followers) if (follower.id === id) follower.hear(null, problem);
     const task = this.tasks.get(id);
     if (!task || task._awaits === null) (task ?? this)._emit("refused", problem);
+    else if (problem.code === "rate_limited") this.#again(task, Math.max(500, 1000 * (problem.details.retry_after ?? 1)) * (1 + Math.random()));
     else if (task._awaits === "submit") this.#refuse(task, problem);
     else if (PASSING.has(problem.code)) this.#again(task, 1000 * (problem.details.retry_after ?? 1));
     else if (problem.code === "unknown_task" && task._frame && task.idempotent) {

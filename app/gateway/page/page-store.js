@@ -95,7 +95,7 @@ export class Store {
       this.#unsure.delete(task.id);
       this.#put(task);
     }
-    if (second && this.#unsure.size && !tasks.length) this.#forgetUnsure();
+    if (second !== undefined && this.#unsure.size && !tasks.length) this.#forgetUnsure();
     if (tasks.length || columns || again) this.#changed();
   }
 

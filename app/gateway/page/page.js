@@ -5,6 +5,7 @@ import { Handoff } from "./handoff.js";
 import { Charts } from "./page-charts.js";
 import { Detail } from "./page-detail.js";
 import { $, count, onceAFrame, setText } from "./page-dom.js";
+import { Entry } from "./page-entry.js";
 import { Form } from "./page-form.js";
 import { LongList } from "./page-list.js";
 import { drawRow, makeRow } from "./page-row.js";
@@ -15,7 +16,8 @@ import { Workers } from "./page-workers.js";
 const TICK = 1000; // ms between two looks at the clock: the rows that are seen tell how long they run
 const TYPING = 250;
 
-const handoff = new Handoff(undefined, { storage: tabStorage() });
+const storage = tabStorage();
+const handoff = new Handoff(undefined, { storage, token: Entry.known(storage) });
 const draw = onceAFrame(showLists);
 const store = new Store(handoff, draw);
 const detail = new Detail(handoff, store);
@@ -35,7 +37,7 @@ const STATES = {
   connecting: () => "connecting",
   open: () => "connected",
   waiting: () => "reconnecting",
-  closed: ({ code, reason }) => `refused: ${reason || code}`,
+  closed: ({ code, reason }) => (code === 4401 ? "a token is asked for" : `refused: ${reason || code}`),
 };
 
 function showConnection(change) {
@@ -89,6 +91,7 @@ $("filters").addEventListener("submit", (event) => event.preventDefault());
 $("try-now").addEventListener("click", () => (handoff.state === "closed" ? handoff.connect() : handoff.wake()));
 
 handoff.on("state", showConnection).on("watch", showFigures);
+new Entry(handoff, storage);
 new Charts($("charts"), handoff);
 new Workers($("workers"), handoff, (id) => detail.open(id));
 new Form(handoff);
