@@ -115,12 +115,18 @@ def _elsewhere(text: str) -> Address:
     return address if address.fd < 0 else _nothing()
 
 
+def _plain_listener(text: str) -> Address:
+    address = Address.parse(text)
+    return address if not address.tls else _nothing()
+
+
 def _name(text: str) -> str:
     return text if not text or _NAME.fullmatch(text) else _nothing()
 
 
 ADDRESS = Kind(_elsewhere, "an address", "ADDRESS")
 LISTENER = Kind(Address.parse, "an address", "ADDRESS")
+PLAIN_LISTENER = Kind(_plain_listener, "an address without tls://", "ADDRESS")
 NAME = Kind(_name, "up to 64 of A-Z, a-z, 0-9, _, - and .", "NAME")
 COUNT = Kind(_whole, "a whole number, 0 or more", "N")
 FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
@@ -135,5 +141,5 @@ DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
-PATH_OR_NONE = Kind(_path_or_none, "a path", "PATH")
+FILE = Kind(_path_or_none, "a path, or nothing", "PATH")
 UMASK = Kind(_umask, "an octal number up to 777", "MASK")

@@ -8,14 +8,20 @@ import click
 
 from app import settings
 from app.address import Address
+from app.entrance import Credentials
 from app.errors import SettingsError
 from app.remote import Session
+from app.secret import take_secret
+from app.tls import Files
 
 Where = dict[str, str | None]
-"""What was said of where the server is: `ws`, `text`, `config`."""
+"""What was said of where the server is: `ws`, `config`, and for the workers' port `WORKERS`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONFIG = "config"
+WORKERS = ("text", "secret_file", "text_ca", "text_cert", "text_key")
+"""The settings that say how workers are reached."""
+
 _HELP = {"ws": "the gateway's address, as it was started with", "text": "the workers' address, with --direct"}
 _BY_NAME = {setting.name: setting for setting in settings.TABLE}
 
@@ -37,7 +43,7 @@ def server_options(*names: str) -> Callable[[click.Command], click.Command]:
     """Give a command the flags that say where the server is."""
 
     def add(command: click.Command) -> click.Command:
-        command.params += [*(setting_option(name, _HELP[name]) for name in names), config_option()]
+        command.params += [*(setting_option(name, _HELP.get(name, "")) for name in names), config_option()]
         return command
 
     return add
@@ -61,13 +67,19 @@ def workers_address(flags: Where) -> Address:
     return _named("--text", _chosen(flags).text)
 
 
+def workers_credentials(flags: Where) -> Credentials:
+    """What is shown to them, and demanded of them, likewise."""
+    chosen = _chosen(flags)
+    return Credentials(take_secret(chosen.secret_file, os.environ), Files("--text", *chosen.text_tls))
+
+
 def session(flags: Where, give_up: float | None = 0.0) -> Session:
     """A session with the gateway; raises `Unavailable` where nobody answers."""
     return Session(gateway_url(flags), give_up=give_up)
 
 
 def _chosen(flags: Where) -> settings.Settings:
-    argv: Sequence[str] = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    argv: Sequence[str] = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
     return settings.load(argv, os.environ)
 
 

@@ -34,12 +34,12 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     "connections": crowd.connections,
     "does-not-read": crowd.slow_readers,
     "attacks": crowd.attacks,
-    "hup": reloads.hup,
     "term-under-load": service.term_under_load,
     "supervisord-restart": service.supervisord_restart,
     "supervisord-split-restart": service.supervisord_split,
     "supervisord-split-kills": service.supervisord_kills,
     "broken-module": service.broken_module,
+    "hup": reloads.hup,
     "master": kills.master,
     "everything": kills.everything,
 }
