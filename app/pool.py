@@ -71,8 +71,7 @@ class Pool:
 
     def start(self, listener: Listener, credentials: Credentials | None = None) -> None:
         """Look for workers from now on; `credentials` are for those elsewhere."""
-        self._listener = listener
-        self._credentials = credentials
+        self._listener, self._credentials = listener, credentials
         pulse = Pulse(self.links, LEASE, self._hang_limit, self._silence_changed, partial(self._give_up, silent=True))
         self._greenlets.append(gevent.spawn(pulse.run))
         for link in self.links.values():

@@ -73,7 +73,7 @@ def test_a_terminal_that_is_closed_ends_everything() -> None:
         os.chdir(ROOT)
         os.execv(sys.executable, [sys.executable, "-m", "tests.roles", "idle", "2"])
     said = b""
-    while b"ready" not in said:
+    while b"ready\r\n" not in said:
         said += os.read(terminal, 4096)
     workers = {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
     assert len(workers) == 2
