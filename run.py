@@ -17,6 +17,7 @@ from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_
 from app.errors import SettingsError
 from app.master import Master
 from app.offspring import Role
+from app.row import Row
 from app.settings import Settings
 
 DESCRIPTION = """\
@@ -82,7 +83,8 @@ def start(chosen: Settings) -> int:
     addresses = {role.name: listeners.address_of(role.listener) for role in roles}
     _warn(addresses)
     try:
-        return Master(roles, chosen.graceful, chosen.log_level, functools.partial(_announce, addresses), chosen.run_dir).run()
+        announce = functools.partial(_announce, addresses)
+        return Master(roles, chosen.graceful, chosen.log_level, announce, chosen.run_dir, Row(chosen.run_dir)).run()
     finally:
         for role in roles:
             role.listener.close()

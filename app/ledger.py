@@ -106,6 +106,7 @@ class Ledger:
 
     def retry_later(self, task: Task, after: float) -> None:
         """It is `RETRYING`: give its slot back, and queue it again after that many seconds."""
+        self.figures.retried += 1
         if task.link is not None:
             self.release(task)
         if not task.cancelling or not self.cancel_queued(task):
@@ -261,14 +262,7 @@ class Ledger:
         if final:
             task.watchers.clear()
             del self.live[task.key]
-            self._count_end(task)
-
-    def _count_end(self, task: Any) -> None:
-        task.ended_at = now = time.time()
-        figures = self.figures
-        figures.finished += 1
-        if task.attempt:
-            figures.runs.add(now - task.since)
+            task.ended_at = self.figures.ended(task.function, task.state.value, task.since if task.attempt else None)
 
     def _send(self, task: Any, link: Link) -> None:
         """The first byte of a task leaves for a worker; where that is lost, or the task was cancelled, while the commit was under way:

@@ -26,6 +26,7 @@ from app import child
 from app.child import Child
 from app.ends import OomKills, killed_by, leave_word, peak
 from app.offspring import Place, Role, kill_group, places
+from app.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,13 @@ class Master:
     """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time."""
 
     def __init__(
-        self, roles: Sequence[Role], graceful: float, level: str, on_ready: Callable[[], None], run_dir: Path | None = None
+        self,
+        roles: Sequence[Role],
+        graceful: float,
+        level: str,
+        on_ready: Callable[[], None],
+        run_dir: Path | None = None,
+        row: Row | None = None,
     ) -> None:
         self._places = [place for role in roles for place in places(role)]
         self._leavers: list[Place] = []
@@ -61,6 +68,7 @@ class Master:
         self._level = level
         self._on_ready = on_ready
         self._run_dir = run_dir
+        self._row = row
         self._oom_kills = OomKills()
         self._was_ready = False
         self._stop = _Stop.NO
@@ -69,7 +77,7 @@ class Master:
         self._queue: deque[int] = deque()
         self._lifeline, held = os.pipe()  # children hold the reading end; the writing end lives as long as the master
         self._wakeup, self._waker = os.pipe()
-        self._private = (held, self._wakeup, self._waker)
+        self._private = (held, self._wakeup, self._waker, *(row.descriptors if row is not None else ()))
 
     def run(self) -> int:
         """Start everything and stay until the last process has ended; the exit code."""
@@ -105,6 +113,8 @@ class Master:
                 self._start(place)
 
     def _start(self, place: Place) -> None:
+        if self._was_ready and self._row is not None:
+            self._row.respawned(place.role.name)
         child.flush()  # or the child would write it again
         place.ready_at, place.leaving = 0.0, False
         place.pipe, ready_pipe = os.pipe()

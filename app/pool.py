@@ -65,6 +65,7 @@ class Pool:
         self.links: dict[str, Link] = {}
         self.places = Places()
         self.met = Signal()
+        self.reconnects = 0
 
     def start(self, listener: Listener) -> None:
         """Look for workers from now on."""
@@ -222,6 +223,7 @@ class Pool:
                 connection.close()
                 return None
             met = link is None or (link.remembered and not local)
+            self.reconnects += link is not None and not link.remembered
             link = link or Link(label_of(description), local)
             link.describe(description)
         except (KeyError, TypeError) as error:

@@ -20,9 +20,13 @@ from gevent.event import Event as Signal
 from app import collector
 from app.child import Child
 from app.ends import overrun_path, stack_path
+from app.heartbeat import Look
+from app.listeners import address_of
+from app.presence import Presence
 from app.rundir import RunDirectory
 from app.settings import Settings
 from app.turn import Turn
+from workers import report
 from workers.claims import Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
@@ -71,7 +75,8 @@ class Worker:
         self.executor = Executor(self.loop, slots, self._processes, self._limits, self._retirement, name, settings)
         self._watchdog = Watchdog(self.loop, settings.hang_limit, stack_path(settings.run_dir, name, os.getpid()), self._overrun)
         self._claimants = Claimants()
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, Any] = {}
+        self._presence = Presence(self.loop, settings, "worker", name, address_of(child.listener), self._look)
         self._stop = Signal()
         self._fast = False
         self._told = False
@@ -86,6 +91,7 @@ class Worker:
             gevent.signal_handler(number, self._stop_at_once)
         self._watchdog.start()
         self._retirement.start()
+        self._presence.start(lambda: report.listing(self._connections.values()))
         self._child.ready()
         self._stop.wait()
         gevent.kill(at_shared)
@@ -97,6 +103,10 @@ class Worker:
         self._processes.close()
         self._watchdog.stop()
         self._overrun.stop()
+        self._presence.stop()
+
+    def _look(self) -> Look:
+        return report.look(self.executor, len(self._connections))
 
     def claimant(self, journal: str) -> Claimant:
         """The gateway that has this journal."""
@@ -127,11 +137,11 @@ class Worker:
 
     def _converse(self, sock: Any) -> None:
         connection = Connection(sock, self)
-        self._connections.add(connection)
+        self._connections[connection] = sock
         try:
             connection.run()
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
 
     def _expire(self) -> None:
         while True:

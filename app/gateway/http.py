@@ -13,6 +13,8 @@ from app.gateway.api import Api, Request
 from app.gateway.doors import Doors, owner_of, preflight
 from app.gateway.pages import Pages
 from app.gateway.peer import PEER
+from app.gateway.probes import PATHS as PROBES
+from app.gateway.probes import Probes
 from app.gateway.problems import HttpRefusal
 
 log = logging.getLogger(__name__)
@@ -28,14 +30,15 @@ ROUTES: Mapping[tuple[str, ...], Mapping[str, Operation]] = {
 }
 """The operations by path and method; an empty part stands for the id of a task. HEAD goes where GET does."""
 
-_FIRST: Final = frozenset(path[0] for path in ROUTES)
+_FIRST: Final = PROBES | {path[0] for path in ROUTES}
 
 
 class Site:
     """The WSGI application of a gateway."""
 
-    def __init__(self, api: Api, doors: Doors, pages: Pages) -> None:
+    def __init__(self, api: Api, probes: Probes, doors: Doors, pages: Pages) -> None:
         self._api = api
+        self._probes = probes
         self._doors = doors
         self._pages = pages
 
@@ -50,6 +53,8 @@ class Site:
     def _answer(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
         try:
             self._doors.check(environ)
+            if path[0] in PROBES and len(path) == 1:
+                return self._probes.answer(environ, path[0])
             return self._operate(environ, path)
         except HandoffError as error:
             return problem(error)

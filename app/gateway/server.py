@@ -31,10 +31,13 @@ from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
 from app.gateway.pages import Pages
+from app.gateway.probes import Probes
 from app.gateway.reaper import Reaper
+from app.gateway.report import Report
 from app.gateway.session import Session
 from app.gateway.websocket import Common, Connection, Handler
 from app.journal import Journal, MemoryJournal
+from app.presence import Presence
 from app.settings import Settings
 from app.turn import Turn
 
@@ -69,24 +72,25 @@ class Server(WSGIServer):  # type: ignore[misc]
         self.common = common
         self.request_timeout = request_timeout
         self.answering = 0
-        self._requests = 0  # sockets that are not, or not yet, among the connections
+        self.requests: set[Any] = set()  # sockets that are not, or not yet, among the connections
         self._was_full = False
 
     def do_read(self) -> Any:
         """Accept one socket, where there is one; its requests follow in a greenlet."""
         accepted = super().do_read()
-        self._requests += bool(accepted)
+        if accepted:
+            self.requests.add(accepted[0])
         return accepted
 
     def do_close(self, *accepted: Any) -> None:
         """The requests on a socket are over; it may live on as a connection."""
-        self._requests -= 1
+        self.requests.discard(accepted[0])
         super().do_close(*accepted)
 
     def full(self) -> bool:
         """Asked before each accept. Where it is, clients wait in the backlog, and descriptors are left for what the gateway itself does."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        full = limit != resource.RLIM_INFINITY and self._requests + len(self.common.connections) >= limit - _RESERVED_FILES
+        full = limit != resource.RLIM_INFINITY and len(self.requests) + len(self.common.connections) >= limit - _RESERVED_FILES
         if full:
             gevent.spawn_later(0.1, self._accept_again)
             if not self._was_full:
@@ -111,12 +115,16 @@ class Gateway:
         self._dispatcher = Dispatcher(settings, _journal(settings), turn)
         self._reaper = Reaper(hub, turn, settings)
         openers = self._openers()
-        origins = allowed_origins(listeners.address_of(listener), settings.origins)
+        address = listeners.address_of(listener)
+        origins = allowed_origins(address, settings.origins)
         self._api = Api(self._dispatcher, settings)
-        site = Site(self._api, Doors(origins), Pages(openers))
+        self._probes = Probes(self._dispatcher, settings.data_dir)
+        site = Site(self._api, self._probes, Doors(origins), Pages(openers))
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
+        self._report = Report(self._dispatcher, self._server.requests, self._reaper.connections)
+        self._presence = Presence(hub.loop, settings, "gateway", "gateway", address, self._report.look)
 
     def _openers(self) -> dict[str, Opener]:
         """What is served where; one's own handlers take `/`, and `/ws` stays."""
@@ -139,6 +147,8 @@ class Gateway:
         gevent.signal_handler(signal.SIGTERM, self._leaving.set)
         for number in (signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self._leave_at_once)
+        self._presence.start(self._report.listing)
+        self._probes.board = self._presence.board
         self._dispatcher.start()
         self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
         self._server.start()
@@ -168,6 +178,7 @@ class Gateway:
                 gevent.sleep(0.01)
         gevent.sleep(0)  # whoever is left gets what a last turn can write
         self._dispatcher.stop()
+        self._presence.stop()
 
 
 def _journal(settings: Settings) -> Journal:
