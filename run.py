@@ -30,9 +30,11 @@ commands:
   call      run one task on a server that runs, and wait for it: run.py call countdown start=3
   tasks     your tasks, or all that was said of one: run.py tasks
   functions what can be called: run.py functions
+  status    what runs, and what each process is doing: run.py status
+  connections  all connections of a server: run.py connections
   completion  make bash, zsh or fish complete all this: run.py completion bash
 
-`run.py call --help` and so on say more of the last four.
+`run.py call --help` and so on say more of the last six.
 Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
 """
 
@@ -76,7 +78,7 @@ def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
 
 def start(chosen: Settings) -> int:
     """The gateway and the workers under a master; stays until all of them have ended."""
-    log.configure("master", chosen.log_level)
+    log.configure("master", chosen.log_level, chosen.log_format, chosen.log_file)
     lock = rundir.lock(chosen.run_dir)
     ends.sweep(chosen.run_dir)
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
@@ -102,7 +104,7 @@ def _workers(chosen: Settings) -> list[Role]:
 def gateway(chosen: Settings) -> int:
     """One gateway, in this very process."""
     listener = listeners.listen(chosen.ws, "--ws")
-    log.configure("gateway", chosen.log_level)
+    log.configure("gateway", chosen.log_level, chosen.log_format, chosen.log_file)
     addresses = {"gateway": listeners.address_of(listener)}
     _warn(addresses)
     live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
@@ -111,7 +113,7 @@ def gateway(chosen: Settings) -> int:
 def worker(chosen: Settings) -> int:
     """One worker, in this very process."""
     listener = listeners.listen(chosen.text, "--text")
-    log.configure("worker", chosen.log_level)
+    log.configure("worker", chosen.log_level, chosen.log_format, chosen.log_file)
     addresses = {"worker": listeners.address_of(listener)}
     _warn(addresses)
     live(
@@ -156,7 +158,7 @@ def _patch(child: Child) -> None:
 def _warn(addresses: dict[str, Address]) -> None:
     logger = logging.getLogger(__name__)
     if os.geteuid() == 0:
-        logger.warning("running as root: tasks may do anything on this machine; start it as a user of its own")
+        logger.warning("running-as-root: tasks may do anything on this machine; start it as a user of its own")
     for role, address in addresses.items():
         if not address.is_loopback:
             logger.warning("open-to-others: the %s listens on %s, and takes any task from whoever can connect to it", role, address)
@@ -188,7 +190,7 @@ def _make_directories(chosen: Settings) -> None:
 
 
 COMMANDS = {"start": start, "gateway": gateway, "worker": worker}
-CLIENT_COMMANDS = ("call", "tasks", "functions", "completion")
+CLIENT_COMMANDS = ("call", "tasks", "functions", "status", "connections", "completion")
 COMPLETING = "_RUN_PY_COMPLETE"
 
 if __name__ == "__main__":

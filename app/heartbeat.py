@@ -4,6 +4,7 @@ What is counted on the hot path is plain integers in other rooms; they are looke
 loop had no time for, and that is how its lag is known. With nobody watching, this is some 100 µs four times a second.
 """
 
+import contextlib
 import logging
 import os
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from app import VERSION
 from app.scoreboard import Board, Slot, Tree
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Heartbeat:
     """Of one process. `look` is called at each beat, in the hub: it must not block."""
 
     def __init__(self, loop: Any, role: str, name: str, address: str, look: Callable[[], Look]) -> None:
-        self._who = {"id": uuid.uuid4().hex, "role": role, "name": name, "pid": os.getpid(), "address": address, "started_at": time.time()}
+        self._who = who(role, name, address)
         self._look = look
         self._slot: Slot | None = None
         self._timer = loop.timer(BEAT_EVERY, BEAT_EVERY)
@@ -114,6 +116,26 @@ class Heartbeat:
             self._timer.stop()
 
 
-def memory() -> int:
-    """What this process has in memory now, in bytes."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
+def who(role: str, name: str, address: str) -> Tree:
+    """What a process says of itself that stays the same."""
+    same = {"role": role, "name": name, "address": address, "version": VERSION}
+    return {**same, "id": uuid.uuid4().hex, "pid": os.getpid(), "started_at": time.time()}
+
+
+def memory(pid: int | str = "self") -> int:
+    """What a process, this one by default, has in memory now, in bytes. Raises `OSError` where it is gone."""
+    return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE
+
+
+def memory_of(said: Tree) -> int:
+    """As it said itself; of one that has no beat, as the system says."""
+    if said["beat_at"]:
+        return int(said["memory"])
+    with contextlib.suppress(OSError):
+        return memory(said["pid"])
+    return 0
+
+
+def silence_of(said: Tree) -> float:
+    """Seconds for which a beat of it is overdue; of one that has no beat, 0."""
+    return max(0.0, time.time() - said["beat_at"] - BEAT_EVERY) if said["beat_at"] else 0.0

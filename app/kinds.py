@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from app import log
 from app.address import Address
 
 KIB, MIB = 1024, 1024 * 1024
@@ -93,6 +94,16 @@ def _text(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in log.FORMATS:
+        raise ValueError
+    return text.lower()
+
+
+def _path_or_none(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
@@ -110,6 +121,8 @@ SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
 SIZE_OR_NONE = Kind(_size_or_none, "0, or a number of bytes, or one with KiB or MiB", "BYTES")
 SWITCH = Kind(_switch, "yes or no", "YES|NO")
 DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
+LOG_FORMAT = Kind(_log_format, "text or json", "FORMAT")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
+PATH_OR_NONE = Kind(_path_or_none, "a path", "PATH")

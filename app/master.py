@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from app import child
+from app import log as log_file
 from app.child import Child
 from app.ends import OomKills, killed_by, leave_word, peak
 from app.offspring import Place, Role, kill_group, places
@@ -30,7 +31,7 @@ from app.row import Row
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1)
 FAST_LIMIT = 2.0
 """Seconds that a process has to end when it is told to end fast."""
 MARGIN = 2.0
@@ -126,7 +127,7 @@ class Master:
             if place.pid == 0:
                 self._live(place, ready_pipe, child.Origin(master, SIGNALS, private, mask))
         except OSError as error:
-            log.error("%s cannot be started: %s", place.name, error.strerror)
+            log.error("process-unstartable: %s: %s", place.name, error.strerror)
             place.put_off()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -175,6 +176,13 @@ class Master:
                 self._stop_at_least(_Stop.GRACEFUL)
             elif number in (signal.SIGINT, signal.SIGQUIT):
                 self._stop_at_least(_Stop.FAST)
+            elif number == signal.SIGUSR1:
+                self._reopen_logs()
+
+    def _reopen_logs(self) -> None:
+        log_file.reopen()
+        for place in self._living():
+            os.kill(place.pid, signal.SIGUSR1)
 
     def _stop_at_least(self, wanted: _Stop) -> None:
         """Begin to stop; where that has begun already, go on one step faster."""
@@ -208,7 +216,15 @@ class Master:
         left = code == 0 and place.ready_at > 0
         level = logging.INFO if left or self._stop is not _Stop.NO else logging.WARNING
         why = " (probably out of memory)" if out_of_memory else ""
-        log.log(level, "%s (pid %d) ended: %s%s, having taken %d MiB", place.name, place.pid, killed_by(code), why, peak(max_rss))
+        log.log(
+            level,
+            "process-exited: %s (pid %d) ended: %s%s, having taken %d MiB",
+            place.name,
+            place.pid,
+            killed_by(code),
+            why,
+            peak(max_rss),
+        )
         if self._run_dir is not None and code != 0 and self._stop is _Stop.NO:
             self._leave_word(self._run_dir, place, {"killed_by": killed_by(code), "memory": peak(max_rss), "out_of_memory": out_of_memory})
         if left or (place.ready_at and time.monotonic() - place.ready_at >= STEADY):
@@ -219,7 +235,7 @@ class Master:
         if place in self._leavers:
             self._leavers.remove(place)
         if code in (child.EXIT_SETTINGS, child.EXIT_NOT_BOOTED) and not self._was_ready and self._stop is _Stop.NO:
-            log.error("%s could not start, for the reason above; ending", place.name)
+            log.error("process-unstartable: %s could not start, for the reason above; ending", place.name)
             self._exit_code = code
             self._stop_at_least(_Stop.FAST)
 
@@ -232,7 +248,7 @@ class Master:
 
     def _kill_overdue(self) -> None:
         if time.monotonic() >= self._kill_at:
-            log.warning("killed, because they did not end in time: %s", ", ".join(place.name for place in self._living()))
+            log.warning("process-killed: killed, because they did not end in time: %s", ", ".join(place.name for place in self._living()))
             self._stop_at_least(_Stop.KILL)
 
     def _kill_all(self) -> None:

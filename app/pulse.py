@@ -45,7 +45,10 @@ class Pulse:
 
     def _check(self, link: Link, now: float) -> None:
         if link.check(now):
-            log.log(logging.WARNING if link.stale else logging.INFO, "link-%s: %s", "silent" if link.stale else "answers", link.name)
+            if link.stale:
+                log.warning("link-silent: %s", link.name)
+            else:
+                log.info("link-answers: %s", link.name)
             self._changed(link)
         if link.asked_at and now - link.asked_at > self._lease:
             link.remains = Remains(f"has not answered for {self._lease:g} s")

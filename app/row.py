@@ -1,11 +1,9 @@
 """The master's row on the scoreboard: that it lives, and how often it has started a process in the place of another. No gevent here."""
 
 import logging
-import os
-import time
-import uuid
 from pathlib import Path
 
+from app.heartbeat import who
 from app.scoreboard import Board, Slot
 
 log = logging.getLogger(__name__)
@@ -17,14 +15,7 @@ class Row:
     def __init__(self, run_dir: Path) -> None:
         self._slot: Slot | None = None
         self._respawns: dict[str, int] = {}
-        self._who = {
-            "id": uuid.uuid4().hex,
-            "role": "master",
-            "name": "master",
-            "pid": os.getpid(),
-            "address": "",
-            "started_at": time.time(),
-        }
+        self._who = who("master", "master", "")
         try:
             self._slot = Board(run_dir, make=True).take()
         except OSError as error:

@@ -90,8 +90,8 @@ class Board:
 
     def close(self) -> None:
         """Let go of it, and of the place in it."""
-        os.close(self._file)
-        os.close(self._locks)
+        for descriptor in self.descriptors:
+            os.close(descriptor)
 
     def take(self) -> Slot:
         """Have a slot, until this process ends. Raises `OSError` where the disk has no room for it."""

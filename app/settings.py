@@ -21,7 +21,9 @@ from app.kinds import (
     FEW,
     LEVEL,
     LINE_SIZE,
+    LOG_FORMAT,
     PATH,
+    PATH_OR_NONE,
     POSITIVE,
     SECONDS,
     SIZE,
@@ -68,6 +70,8 @@ class Settings:
     max_memory: int
     tracebacks: bool
     log_level: str
+    log_format: str
+    log_file: Path | None
     smtp_url: str
     given: frozenset[str] = frozenset()
     """The names that were set anywhere; the others have their defaults."""
@@ -146,6 +150,8 @@ TABLE = (
     Setting("max_memory", SIZE_OR_NONE, "0", "memory (RSS) past which a worker process is replaced by a fresh one; 0: no limit"),
     Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
+    Setting("log_format", LOG_FORMAT, "text", "text, or json: one object a line"),
+    Setting("log_file", PATH_OR_NONE, "", "where the log goes, opened anew at SIGUSR1; empty: stderr"),
     Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}

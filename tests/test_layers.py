@@ -15,12 +15,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[int, str], ...] = (
-    (0, "app/__init__.py app/errors.py app/log.py app/collector.py"),
+    (0, "app/__init__.py app/errors.py app/alerts.py app/collector.py"),
+    (0, "app/log.py"),
     (0, "app/address.py app/locks.py app/sockets.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/ends.py app/child.py"),
     (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/scoreboard.py"),
-    (1, "app/heartbeat.py app/control.py app/row.py"),
+    (1, "app/heartbeat.py app/control.py"),
+    (1, "app/row.py"),
     (1, "app/presence.py"),
     (1, "workers/context.py workers/registry.py workers/mime.py workers/smtp_url.py"),
     (1, "workers/__init__.py workers/letter.py"),
@@ -66,6 +68,8 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (7, "app/commands/__init__.py app/commands/exits.py app/commands/flags.py app/commands/drawn.py app/commands/running.py"),
     (7, "app/commands/output.py app/commands/completing.py app/commands/completion.py"),
     (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py"),
+    (7, "app/commands/status.py"),
+    (7, "app/commands/connections.py"),
     (7, "app/commands/group.py"),
     (8, "run.py"),
     (9, "app/testbed.py app/testproxy.py workers/testbed.py"),

@@ -37,7 +37,7 @@ def server_options(*names: str) -> Callable[[click.Command], click.Command]:
     """Give a command the flags that say where the server is."""
 
     def add(command: click.Command) -> click.Command:
-        command.params += [*(setting_option(name, _HELP[name]) for name in names), config_option()]
+        command.params += [*(setting_option(name, _HELP.get(name, "")) for name in names), config_option()]
         return command
 
     return add
@@ -52,13 +52,13 @@ def json_option(command: F) -> F:
 
 def gateway_url(flags: Where) -> str:
     """Where the gateway is, by flags, environment and file; raises `SettingsError`."""
-    address = _chosen(flags).ws
+    address = chosen(flags).ws
     return str(address) if address.path else f"ws://{_named('--ws', address)}/ws"
 
 
 def workers_address(flags: Where) -> Address:
     """Where the workers are, likewise."""
-    return _named("--text", _chosen(flags).text)
+    return _named("--text", chosen(flags).text)
 
 
 def session(flags: Where, give_up: float | None = 0.0) -> Session:
@@ -66,8 +66,9 @@ def session(flags: Where, give_up: float | None = 0.0) -> Session:
     return Session(gateway_url(flags), give_up=give_up)
 
 
-def _chosen(flags: Where) -> settings.Settings:
-    argv: Sequence[str] = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+def chosen(flags: Where) -> settings.Settings:
+    """All settings, as far as these flags, the environment and the file say; raises `SettingsError`."""
+    argv: Sequence[str] = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
     return settings.load(argv, os.environ)
 
 

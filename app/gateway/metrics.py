@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from app.figures import BOUNDS
+from app.heartbeat import memory_of, silence_of
 from app.scoreboard import Reading, Tree
 
 
@@ -176,11 +177,13 @@ def _of_process(name: str, those: list[Tree]) -> float:
         return float(max(said["started_at"] for said in those))
     if name == "handoff_process_hub_lag_seconds":
         return max(map(lag_of, those))
-    key = {"handoff_process_memory_bytes": "memory", "handoff_process_connections": "connections"}.get(name, "busy")
-    return float(sum(said[key] for said in those if key != "busy" or said["role"] == "worker"))
+    if name == "handoff_process_memory_bytes":
+        return float(sum(map(memory_of, those)))
+    if name == "handoff_process_connections":
+        return float(sum(said["connections"] for said in those))
+    return float(sum(said["busy"] for said in those if said["role"] == "worker"))
 
 
 def lag_of(said: Tree) -> float:
     """Seconds by which its event loop is late; of the master, which has none, 0."""
-    since = time.time() - said["beat_at"] - 0.25 if said["beat_at"] else 0.0
-    return float(max(said["lag"], since))
+    return float(max(said["lag"], silence_of(said)))

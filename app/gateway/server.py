@@ -94,7 +94,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         if full:
             gevent.spawn_later(0.1, self._accept_again)
             if not self._was_full:
-                log.warning("full: %d connections; others wait until the limit of open files allows more", len(self.common.connections))
+                log.warning("connections-full: %d; others wait until the limit of open files allows more", len(self.common.connections))
         self._was_full = full
         return full
 
