@@ -45,6 +45,7 @@ ALERTS: Final[Mapping[str, str]] = MappingProxyType(
         "open-to-others": "A port can be reached from other machines, and takes whatever comes.",
         "running-as-root": "Tasks may do anything on this machine.",
         # What should never be seen.
+        "error-details": "What a task raised had details that JSON has no form for, or too many: they were left out.",
         "handler-failed": "A handler of your own raised: the entry has a traceback.",
         "commit-failed": _OURS,
         "connection-failed": _OURS,

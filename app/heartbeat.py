@@ -89,7 +89,10 @@ class Heartbeat:
         self._due = now + BEAT_EVERY
         self._lags.append(lag)
         self._blocked += lag > LATE
-        self._say()
+        try:
+            self._say()
+        except Exception:  # the barrier of one beat: the next may fare better
+            log.exception("beat-failed")
 
     def _say(self) -> None:
         assert self._slot is not None
@@ -109,11 +112,7 @@ class Heartbeat:
             "memory": self._memory,
             "counts": {**look.counts, "blocked": self._blocked},
         }
-        try:
-            self._slot.write(said)
-        except ValueError as error:
-            log.error("scoreboard-unavailable: %s", error)
-            self._timer.stop()
+        self._slot.write(said)
 
 
 def who(role: str, name: str, address: str) -> Tree:

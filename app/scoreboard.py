@@ -50,6 +50,15 @@ class Reading(NamedTuple):
     counts: Tree
 
 
+class _Half(NamedTuple):
+    number: int
+    whole: bool
+    data: bytes
+
+
+_NOTHING = _Half(0, True, b"{}")
+
+
 class Slot:
     """The place of this process."""
 
@@ -66,7 +75,7 @@ class Slot:
         self._sequence += 1
         start = self._sequence % 2 * HALF
         self._map[start + _HEAD.size : start + _HEAD.size + len(data)] = data
-        _HEAD.pack_into(self._map, start, self._sequence, len(data), zlib.crc32(data))
+        self._map[start : start + _HEAD.size] = _HEAD.pack(self._sequence, len(data), zlib.crc32(data))
 
 
 class Board:
@@ -157,18 +166,21 @@ class Board:
             os.pwrite(self._file, bytes(_HEAD.size), number * SLOT + half)
 
     def _latest(self, number: int) -> tuple[int, Tree]:
-        """The number of the last half that is whole, and what it says; (0, {}) where there is none."""
-        halves = [self._half(number * SLOT + start) for start in (0, HALF)]
-        sequence, data = max(halves)
-        return sequence, json.loads(data) if sequence else {}
+        """The number of the last half that is whole, and what it says; (0, {}) where there is none. Where the one that is not whole has the
+        higher number, it was overwritten while it was read, and the other is older than it was: then it looks again."""
+        lower, higher = _NOTHING, _NOTHING
+        for _ in range(_TRIES):
+            lower, higher = sorted(self._half(number * SLOT + start) for start in (0, HALF))
+            if higher.whole:
+                return higher.number, json.loads(higher.data)
+        return (lower.number, json.loads(lower.data)) if lower.whole else (0, {})  # the disk has damaged it
 
-    def _half(self, at: int) -> tuple[int, bytes]:
+    def _half(self, at: int) -> _Half:
+        """Its head is written last, and read first."""
         head = os.pread(self._file, _HEAD.size, at)
-        if len(head) < _HEAD.size:
-            return 0, b""
-        sequence, length, checksum = _HEAD.unpack(head)
+        number, length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0, 0)
         data = os.pread(self._file, min(length, MOST_SAID), at + _HEAD.size)
-        return (sequence, data) if zlib.crc32(data) == checksum else (0, b"")
+        return _Half(number, zlib.crc32(data) == checksum, data or b"{}")
 
 
 def _encode(said: Mapping[str, Any]) -> bytes:

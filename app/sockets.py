@@ -15,6 +15,9 @@ _BYTES: Final = struct.Struct("<QQ")
 _ACKED_AT: Final = 120
 """Where `tcpi_bytes_acked` and `tcpi_bytes_received` stand in `struct tcp_info` (linux/tcp.h), since Linux 4.1."""
 
+_BY_DESCRIPTOR: Final = "/proc/self/fd/"
+"""Where the run directory is reached through, whose path may be too long for a socket's name."""
+
 _STATES: Final = (
     "",
     "ESTABLISHED",
@@ -62,4 +65,6 @@ def _queue(sock: Any, request: int) -> int:
 def _written(address: Any) -> str:
     if isinstance(address, tuple):
         return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-    return "" if isinstance(address, bytes) else str(address)  # bytes: a name in the abstract namespace
+    if isinstance(address, bytes):  # a name in the abstract namespace
+        return ""
+    return os.path.basename(address) if address.startswith(_BY_DESCRIPTOR) else str(address)

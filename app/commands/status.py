@@ -50,7 +50,8 @@ def status(as_json: bool, **where: str | None) -> int:
     if as_json:
         print_json({**head, "processes": processes})
         return 0
-    print_table(("", ""), _summary(head))
+    for name, value in _summary(head):
+        print(f"{name:<9} {value}")
     print_table(COLUMNS, list(map(_row, processes)))
     return 0
 
