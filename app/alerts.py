@@ -21,6 +21,7 @@ ALERTS: Final[Mapping[str, str]] = MappingProxyType(
         "journal-broken": "The journal cannot be written: the gateway ends, and is started again.",
         "journal-full": "The gateway ended while the disk was full; the next one takes up what is in the log.",
         "log-file-unavailable": "The log file could not be opened anew: entries go to the old one.",
+        "scoreboard-full": "More functions were counted than there is room for: a total went back.",
         "scoreboard-unavailable": "No room for a slot: a process is missing in `/metrics` and `status`.",
         # Processes.
         "process-exited": "A process ended that nobody had told to; another takes its place.",

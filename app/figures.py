@@ -19,7 +19,7 @@ WINDOW = 5
 RATE_WINDOW = 20
 """Seconds over which it is seen how fast the queue moves."""
 
-MOST_FUNCTIONS = 100
+MOST_FUNCTIONS = 80
 """Functions of one process that are counted each by its name."""
 
 OTHERS = "(others)"
@@ -64,10 +64,11 @@ class Durations:
             self.total += seconds
 
     def tree(self) -> dict[str, Any]:
-        """For the scoreboard: how many lie below each of the `BOUNDS`, and how many there are; and `total`."""
+        """For the scoreboard: how many lie below each of the `BOUNDS`, and how many there are; and the total, in microseconds: sums of
+        whole numbers do not depend on their order."""
         counts = self.counts
         below = [sum(counts[: (octave - 2) * _STEPS]) for octave in _OCTAVES]
-        return {"below": [*below, sum(counts)], "total": round(self.total, 6)}
+        return {"below": [*below, sum(counts)], "micros": int(self.total * 1e6)}
 
 
 class Ends:

@@ -14,6 +14,7 @@ What is said is JSON, and bounded by who says it: `app/heartbeat.py` and those w
 import contextlib
 import itertools
 import json
+import logging
 import mmap
 import os
 import struct
@@ -24,7 +25,9 @@ from typing import Any, NamedTuple
 
 from app import locks
 
-HALF = 64 * 1024
+log = logging.getLogger(__name__)
+
+HALF = 32 * 1024
 SLOT = 2 * HALF
 MOST_SLOTS = 8192
 
@@ -153,7 +156,10 @@ class Board:
         _, last = self._latest(number)
         sequence, dead = self._latest(_DEAD)
         if last and last["id"] != dead.get("buried"):
-            self._write(_DEAD, sequence + 1, {"buried": last["id"], "counts": add(dead.get("counts", {}), last.get("counts", {}))})
+            try:
+                self._write(_DEAD, sequence + 1, {"buried": last["id"], "counts": add(dead.get("counts", {}), last.get("counts", {}))})
+            except ValueError as error:
+                log.error("scoreboard-full: what pid %s has counted is lost: %s", last.get("pid"), error)
         self._clear(number)
 
     def _write(self, number: int, sequence: int, said: Mapping[str, Any]) -> None:

@@ -148,7 +148,8 @@ class _Scrape(Collector):
         times = self._counts.get("waits" if kind.name == "handoff_task_wait_seconds" else "runs", {})
         below = times.get("below", _NOTHING)
         bounds = [*map(str, BOUNDS), "+Inf"]
-        return HistogramMetricFamily(kind.name, kind.help, buckets=list(zip(bounds, below, strict=True)), sum_value=times.get("total", 0.0))
+        total = times.get("micros", 0) / 1e6
+        return HistogramMetricFamily(kind.name, kind.help, buckets=list(zip(bounds, below, strict=True)), sum_value=total)
 
 
 def expose(reading: Reading, data_dir: Path, accept: str) -> tuple[bytes, str]:
