@@ -38,7 +38,7 @@ class Dispatcher:
         self.journal = journal
         self._max_queue = settings.max_queue
         self._max_args = settings.max_line - _HEAD
-        self._pool = Pool(journal.id, rundir, settings.pool, turn, loop)
+        self._pool = Pool(journal.id, rundir, settings.pool, settings.hang_limit, turn, loop)
         self._ledger = Ledger(journal, self._pool.places, turn, loop)
         self.watchtower = Watchtower(self._ledger, self._pool)
         self._draining = False

@@ -8,6 +8,7 @@ the last `SAMPLES` of them are kept. What is counted when is decided in `app/led
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 SAMPLES = 120
@@ -67,8 +68,9 @@ class Durations:
         """For the scoreboard: how many lie below each of the `BOUNDS`, and how many there are; and the total, in microseconds: sums of
         whole numbers do not depend on their order."""
         counts = self.counts
-        below = [sum(counts[: (octave - 2) * _STEPS]) for octave in _OCTAVES]
-        return {"below": [*below, sum(counts)], "micros": int(self.total * 1e6)}
+        ends = [(octave - 2) * _STEPS for octave in _OCTAVES]
+        parts = (sum(counts[start:end]) for start, end in zip([0, *ends], [*ends, None], strict=True))
+        return {"below": list(accumulate(parts)), "micros": int(self.total * 1e6)}
 
 
 class Ends:

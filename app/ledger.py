@@ -11,13 +11,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from app.errors import Cancelled, HandoffError, Unavailable
+from app.errors import Cancelled, HandoffError
 from app.fairness import FairQueue
 from app.figures import Figures
 from app.journal import Journal, Kind, Record, Refused
 from app.link import Link, LinkConnection
 from app.messages import Event, State, accepted_line, ending_line, event_line
 from app.places import Places
+from app.sending import Sending
 from app.task import Key, Task
 from app.turn import Turn
 
@@ -36,6 +37,7 @@ class Ledger:
         self.next_order = itertools.count(journal.first_order).__next__
         self._next_dispatch = itertools.count(int(journal.now() * 1e6)).__next__  # higher than any before, also after a restart
         self._places = places
+        self._sending = Sending(places, self.put_back, loop)
         self._turn = turn
         self._loop = loop
         self._batch: list[Record] = []
@@ -54,6 +56,7 @@ class Ledger:
     def hold(self) -> None:
         """From now on nothing is placed: this process is about to leave."""
         self._holding = True
+        self._sending.give_up()
 
     # What happens to a task. Each of these leaves a record, and the records of one turn are one commit.
 
@@ -122,8 +125,9 @@ class Ledger:
                 self._queue(task)
 
     def release(self, task: Task) -> None:
-        """Its slot is free."""
+        """It is over there, and its slot is free."""
         self._places.give(task)
+        self._sending.released(task)
         if not self._turn_due:
             self.turn()
 
@@ -212,7 +216,7 @@ class Ledger:
             if self._batch:
                 batch, self._batch = self._batch, []
                 self.uncommitted += 1
-                self.journal.commit(batch, partial(self._committed, batch))
+                self.journal.commit(batch, partial(self._committed, batch, self._places.ended))
 
     def _fill(self) -> None:
         """Place whoever can be placed: from the queue onto a worker."""
@@ -226,8 +230,9 @@ class Ledger:
 
     # After the commit.
 
-    def _committed(self, batch: list[Record], refused: Refused) -> None:
+    def _committed(self, batch: list[Record], ended: int, refused: Refused) -> None:
         self.uncommitted -= 1
+        self._sending.learn(self._places.ended - ended)
         acknowledging = set()
         for kind, task, seq, line, final, link in batch:
             if refused and task is not None and task.key in refused:
@@ -235,7 +240,7 @@ class Ledger:
                     self._refused(task, refused[task.key])
                 continue
             if kind is Kind.DISPATCH:
-                self._send(task, link)
+                self._sending.send(task, link)
                 continue
             if kind is Kind.EVENT:
                 self._show(task, seq, line, final)
@@ -263,20 +268,6 @@ class Ledger:
             task.watchers.clear()
             del self.live[task.key]
             task.ended_at = self.figures.ended(task.function, task.state.value, task.since if task.attempt else None)
-
-    def _send(self, task: Any, link: Link) -> None:
-        """The first byte of a task leaves for a worker; where that is lost, or the task was cancelled, while the commit was under way:
-        not."""
-        if task.link is not link or task.sent:
-            return
-        try:
-            link.place(task.line())
-        except Unavailable:
-            self.put_back(task)
-            return
-        task.sent = True
-        if task.cancelling:
-            link.cancel(task)
 
     def _refused(self, task: Task, why: HandoffError | None) -> None:
         """It is no task: the journal cannot keep it, or has had this key before, and whoever submitted it is shown the old one."""

@@ -112,9 +112,10 @@ class LinkConnection:
 
 
 class Link:
-    """A worker process. `tasks` are those that it has, by id; it outlives its connection, so that they can be claimed again. One that an
+    """A worker process. `tasks` are those that it has, by label; it outlives its connection, so that they can be claimed again. One that an
     earlier gateway knew is `remembered` until it is met: nothing is known of it but its `label`, which stands in the journal.
-    `round_trip` (seconds) is that of its last sign of life, `memory` (bytes) what it said there of itself."""
+    `used` counts those that are placed on its shared slots, `running` those of them that were sent. `round_trip` (seconds) is that of its
+    last sign of life, `memory` (bytes) what it said there of itself."""
 
     def __init__(self, label: str, local: bool) -> None:
         self.label = label
@@ -129,7 +130,7 @@ class Link:
         self.offers: dict[str, Offer] = {}
         self.local = local
         self.tasks: dict[str, Task] = {}
-        self.used = 0
+        self.used = self.running = 0
         self.used_processes = 0
         self.address: Address | None = None
         self.connection: LinkConnection | None = None
@@ -177,7 +178,7 @@ class Link:
     def claim(self, journal: str) -> None:
         """The first lines on a new connection: who we are, which tasks we believe to be there, and which of them are to be cancelled."""
         sent = [task for task in self.tasks.values() if task.sent]
-        claims = [[task.id, task.attempt, task.kept, task.dispatch] for task in sent]
+        claims = [[task.label, task.attempt, task.kept, task.dispatch] for task in sent]
         while len(claims) > CLAIMS_A_LINE:
             self.send(encode_line({"claim": claims[:CLAIMS_A_LINE], "journal": journal, "more": True}))
             del claims[:CLAIMS_A_LINE]
@@ -189,7 +190,7 @@ class Link:
     def cancel(self, task: Task) -> None:
         """Have a task that was sent cancelled there; where the connection is lost, with the next claim."""
         if self.connection is not None:
-            self.connection.outbox.put(encode_line({"id": task.id, "attempt": task.attempt, "cancel": True}))
+            self.connection.outbox.put(encode_line({"id": task.label, "attempt": task.attempt, "cancel": True}))
 
     def look_back(self, rundir: RunDirectory) -> None:
         """It was of this machine, and is gone: find out how it ended. The end of its connection is seen first, the master's word comes a

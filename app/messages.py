@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from app import wire
 from app.errors import BadRequest, HandoffError
+from app.labels import LABEL, check_label
 
 IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 MAX_PRIORITY = 1000
@@ -135,7 +136,7 @@ def read_placed(message: dict[str, Any]) -> Submit:
     """A submit that a gateway sent to a worker: with its attempt, the number of its last event and that of its dispatch; its options were
     followed already."""
     function, args = _read_call(message)
-    task_id = check_id(message.get("id"))
+    task_id = check_label(message.get("id"))
     attempt, seq, dispatch = message["attempt"], message.get("seq"), message.get("dispatch")
     if type(attempt) is not int or type(seq) is not int or type(dispatch) is not int or attempt < 1 or seq < 0:
         raise BadRequest('"attempt", "seq" and "dispatch" want whole numbers')
@@ -200,8 +201,10 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-read_event = re.compile(rb'\{"id":"([A-Za-z0-9_-]{1,64})","event":"([a-z_]+)","seq":(\d{1,16}),"attempt":(\d{1,7})[,}]').match
-"""The head that every event of a worker begins with, so that the rest need not be decoded: id, event, seq, attempt."""
+read_event = re.compile(
+    rb'\{"id":"([A-Za-z0-9_-]{1,64}(?:~[0-9a-f]{16})?)","event":"([a-z_]+)","seq":(\d{1,16}),"attempt":(\d{1,7})[,}]'
+).match
+"""The head that every event of a worker begins with, so that the rest need not be decoded: label, event, seq, attempt."""
 
 
 def event_line(task_id: str, event: Event, seq: int, attempt: int, **fields: Any) -> bytes:
@@ -239,4 +242,4 @@ def refusal(error: HandoffError, task_id: str = "") -> bytes:
 def readable_id(message: Any) -> str:
     """The id of a request that is being refused, where it has one."""
     task_id = message.get("id") if type(message) is dict else None
-    return task_id if type(task_id) is str and IDENTIFIER.match(task_id) else ""
+    return task_id if type(task_id) is str and LABEL.match(task_id) else ""

@@ -1,6 +1,7 @@
 """Which worker gets the next task of a function, and how many of a function may run over all of them. Counting, on the hot path.
 
-Who the workers are, and how they are met, is the pool's; who waits for a place is the queue's.
+A task that is placed has a link; it has a slot there from when it is sent. Who the workers are, and how they are met, is the pool's; who
+waits for a place is the queue's; how many are placed ahead of the slots is found out in `app/sending.py`.
 """
 
 from app.fairness import bulkhead
@@ -12,12 +13,14 @@ SHARED, PROCESS = "shared", "process"
 
 
 class Quota:
-    """Of one function: how many of it run over all links, of how many that may, the links that offer it, and what it declares."""
+    """Of one function: how many of it are placed over all links, how many of these were sent, of how many that may, the links that offer
+    it, and what it declares. `eager`: it may be placed ahead of the slots."""
 
-    __slots__ = ("in_process", "limit", "links", "offer", "running")
+    __slots__ = ("eager", "in_process", "limit", "links", "offer", "placed", "sent")
 
     def __init__(self, offer: Offer) -> None:
-        self.running = 0
+        self.placed = self.sent = 0
+        self.eager = False
         self.limit = 0
         self.in_process = False
         self.links: list[Link] = []
@@ -31,20 +34,25 @@ class Quota:
             return
         offer = self.offer = links[0].offers[name]
         self.in_process = offer.in_process
+        self.eager = not offer.in_process and offer.max_running is None
         slots = sum(link.process_slots if offer.in_process else link.slots for link in links)
         self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots))
 
 
 class Places:
-    """The slots of all workers that can be sent to now, by function. A function that was offered once stays known."""
+    """The slots of all workers that can be sent to now, by function. A function that was offered once stays known. So many tasks as
+    `ahead` says may be placed beyond the slots, over all links; `ended` counts those that had a slot and gave it back."""
 
     def __init__(self) -> None:
         self._quotas: dict[str, Quota] = {}
+        self._links = 1
+        self.ahead = 0
+        self.ended = 0
 
     @property
     def taken(self) -> int:
         """How many tasks are at a worker."""
-        return sum(quota.running for quota in self._quotas.values())
+        return sum(quota.placed for quota in self._quotas.values())
 
     def knows(self, function: str) -> bool:
         """Whether some worker has ever offered it."""
@@ -52,6 +60,7 @@ class Places:
 
     def count(self, links: list[Link]) -> None:
         """These can be sent to from now on, and no others."""
+        self._links = max(1, len(links))
         offers = {name: offer for link in links for name, offer in link.offers.items()}
         for name, offer in offers.items():
             if name not in self._quotas:
@@ -66,15 +75,20 @@ class Places:
     def find(self, function: str) -> Link | None:
         """The least busy link that may be given a task of this function now."""
         quota = self._quotas.get(function)  # none: of a task that an earlier process accepted, and that no worker offers yet
-        if quota is None or quota.running >= quota.limit:
+        if quota is None:
+            return None
+        ahead = self.ahead if quota.eager else 0
+        if quota.placed >= quota.limit + ahead:
             return None
         best: Link | None = None
         least = 1 << 30
+        if ahead:
+            ahead = -(-ahead // self._links)
         for link in quota.links:
             if quota.in_process:
                 used, slots = link.used_processes, link.process_slots
             else:
-                used, slots = link.used, link.slots
+                used, slots = link.used, link.slots + ahead
             if used < slots and used < least and not link.resting:
                 best, least = link, used
         return best
@@ -84,17 +98,18 @@ class Places:
         quota = self._quotas.get(function)
         if quota is None:
             return 0
+        ahead = self.ahead if quota.eager else 0
         if quota.in_process:
             free = sum(link.process_slots - link.used_processes for link in quota.links if not link.resting)
         else:
             free = sum(link.slots - link.used for link in quota.links if not link.resting)
-        return min(free, quota.limit - quota.running)
+        return min(free, quota.limit - quota.placed) + ahead
 
     def take(self, task: Task, link: Link) -> None:
-        """The task gets a slot there."""
+        """The task is to go there."""
         quota = self._quotas[task.function]
-        quota.running += 1
-        link.tasks[task.id] = task
+        quota.placed += 1
+        link.tasks[task.label] = task
         task.link = link
         if quota.in_process:
             link.used_processes += 1
@@ -108,16 +123,34 @@ class Places:
         for task in link.tasks.values():
             if not task.slot and task.function in self._quotas:
                 self.take(task, link)
+                self.begin(task, link)
+
+    def has_slot(self, task: Task, link: Link) -> bool:
+        """Whether a task that is placed there can be sent now. In what was not placed ahead there is always a slot."""
+        quota = self._quotas[task.function]
+        return quota.in_process or (link.running < link.slots and quota.sent < quota.limit)
+
+    def begin(self, task: Task, link: Link) -> None:
+        """It is sent there, and has a slot from now on."""
+        task.sent = True
+        if task.slot is SHARED:
+            self._quotas[task.function].sent += 1
+            link.running += 1
 
     def give(self, task: Task) -> None:
         """Its slot is free, and it is there no more."""
-        link = task.link
-        del link.tasks[task.id]
+        link, sent = task.link, task.sent
+        del link.tasks[task.label]
         task.link = None
         task.sent = False
         if not task.slot:
             return  # of a worker that was not met again
-        self._quotas[task.function].running -= 1
+        quota = self._quotas[task.function]
+        quota.placed -= 1
+        if sent and task.slot is SHARED:
+            quota.sent -= 1
+            link.running -= 1
+            self.ended += 1
         if task.slot is PROCESS:
             link.used_processes -= 1
         else:

@@ -28,7 +28,7 @@ LOOK_EVERY = 0.05
 """Seconds between two looks into the run directory."""
 
 LEASE = 15.0
-"""Seconds of silence after which a worker is given up, with what it runs."""
+"""Seconds of silence after which a worker is given up, with what it runs; one of this machine not before its hang limit has ended it."""
 
 _BACK_OFF = (0.1, 5.0)
 _LOOK_SOON, _LOOK_AGAIN = 1.0, 30.0
@@ -53,8 +53,11 @@ class Listener(Protocol):
 class Pool:
     """All links, by instance."""
 
-    def __init__(self, journal: str, rundir: RunDirectory | None, addresses: tuple[Address, ...], turn: Turn, loop: Any) -> None:
+    def __init__(
+        self, journal: str, rundir: RunDirectory | None, addresses: tuple[Address, ...], hang_limit: float, turn: Turn, loop: Any
+    ) -> None:
         self._journal = journal
+        self._hang_limit = hang_limit
         self._rundir = rundir
         self._addresses = addresses
         self._turn = turn
@@ -70,7 +73,7 @@ class Pool:
     def start(self, listener: Listener) -> None:
         """Look for workers from now on."""
         self._listener = listener
-        pulse = Pulse(self.links, LEASE, self._silence_changed, partial(self._give_up, silent=True))
+        pulse = Pulse(self.links, LEASE, self._hang_limit, self._silence_changed, partial(self._give_up, silent=True))
         self._greenlets.append(gevent.spawn(pulse.run))
         for link in self.links.values():
             self._greenlets.append(gevent.spawn(self._find_again, link))

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -14,15 +15,25 @@ log = logging.getLogger(__name__)
 
 _CHECK_EVERY = 0.1
 _IDLE_PING_EVERY = 5.0
+_BEYOND_HANGING = 5.0
 
 
 class Pulse:
     """Watches `links`, by instance. `changed` is told of a link that does not answer, or answers again; `give_up` of one that has not
-    answered for `lease` seconds."""
+    answered for `lease` seconds. One of this machine that runs is ended by its `hang_limit`, and then it is known how, and where it hung:
+    it is given up only after that."""
 
-    def __init__(self, links: Mapping[str, Link], lease: float, changed: Callable[[Link], None], give_up: Callable[[Link], None]) -> None:
+    def __init__(
+        self,
+        links: Mapping[str, Link],
+        lease: float,
+        hang_limit: float,
+        changed: Callable[[Link], None],
+        give_up: Callable[[Link], None],
+    ) -> None:
         self._links = links
         self._lease = lease
+        self._lease_here = max(lease, hang_limit + _BEYOND_HANGING)
         self._changed = changed
         self._give_up = give_up
 
@@ -50,6 +61,15 @@ class Pulse:
             else:
                 log.info("link-answers: %s", link.name)
             self._changed(link)
-        if link.asked_at and now - link.asked_at > self._lease:
-            link.remains = Remains(f"has not answered for {self._lease:g} s")
+        silent = now - link.asked_at if link.asked_at else 0.0
+        if silent > self._lease and (silent > self._lease_here or not link.local or _is_stopped(link.pid)):
+            link.remains = Remains(f"has not answered for {silent:.0f} s")
             self._give_up(link)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether it does not run at all, by SIGSTOP or a debugger (proc(5), stat); one that cannot be looked at is taken for that."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return True

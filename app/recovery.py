@@ -32,6 +32,6 @@ def recover(journal: Journal, ledger: Ledger, pool: Pool) -> None:
 
 
 def _claim(task: Task, link: Link) -> None:
-    link.tasks[task.id] = task
+    link.tasks[task.label] = task
     task.link = link
     task.sent = True

@@ -9,6 +9,7 @@ from typing import Any
 
 from app import wire
 from app.errors import Crashed, HandoffError, Interrupted, TimedOut
+from app.labels import id_of
 from app.ledger import Ledger
 from app.link import Link, LinkConnection
 from app.messages import EVENTS, FINAL_EVENTS, MAX_DELAY, Event, State, read_event
@@ -33,8 +34,8 @@ class Reports:
         try:
             head = read_event(line)
             if head is not None:
-                task_id, event, seq, attempt = head.groups()
-                self._event(connection, task_id.decode(), EVENTS.get(event), int(seq), int(attempt), line)
+                label, event, seq, attempt = head.groups()
+                self._event(connection, label.decode(), EVENTS.get(event), int(seq), int(attempt), line)
             else:
                 self._other(connection.link, wire.decode(line))
         except Exception:
@@ -48,24 +49,26 @@ class Reports:
         """It does not answer: take back what it has not begun. It can only say so once it answers again, or dies."""
         for task in link.tasks.values():
             if task.state is State.DISPATCHED and task.sent and link.connection is not None:
-                link.send(encode_line({"id": task.id, "attempt": task.attempt, "recall": True}))
+                link.send(encode_line({"id": task.label, "attempt": task.attempt, "recall": True}))
 
     def on_gone(self, link: Link) -> None:
         """Nobody can be asked any more: what was sent is interrupted or tried again, what was not is placed anew."""
         for task in list(link.tasks.values()):
             self._lost(task, link, f"{link.name} {link.remains.how}")
 
-    def _event(self, connection: LinkConnection, task_id: str, event: Event | None, seq: int, attempt: int, line: bytes) -> None:
-        task = connection.link.tasks.get(task_id)
+    def _event(self, connection: LinkConnection, label: str, event: Event | None, seq: int, attempt: int, line: bytes) -> None:
+        task = connection.link.tasks.get(label)
         if event is Event.RETURNED:
             if task is not None and task.attempt == attempt:
                 self._ledger.put_back(task)
             return
         after = _after(line, task) if event is Event.RETRYING and task is not None else 0.0  # first: a line that is no JSON changes nothing
         if task is None or event is None or task.attempt != attempt or seq <= task.seq or not task.advance(event):
-            log.warning("report-refused: %s", line[:100].decode("ascii", "replace"), extra={"task": task_id})
+            log.warning("report-refused: %s", line[:100].decode("ascii", "replace"), extra={"task": id_of(label)})
             self._ledger.note(connection)
             return
+        if task.owner:
+            line = line.replace(label.encode(), task.id.encode(), 1)  # the head alone has it first: nobody else is to see the mark
         final = event in FINAL_EVENTS
         if final:
             self._ledger.release(task)
@@ -98,7 +101,7 @@ class Reports:
             self._ledger.put_back(task)
             return
         details, overrun = link.remains.details, link.remains.overrun
-        if overrun is not None and (overrun.journal, overrun.id, overrun.attempt) == (self._ledger.journal.id, task.id, task.attempt):
+        if overrun is not None and (overrun.journal, overrun.id, overrun.attempt) == (self._ledger.journal.id, task.label, task.attempt):
             self._end(task, Event.TIMED_OUT, TimedOut(f"over its hard limit of {overrun.limit:g} s; its process was ended", **details))
         elif task.attempts == 1:
             why = f"{why}; it may or may not have taken effect, and is not declared retryable"

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from app import wire
 from app.errors import HandoffError
+from app.labels import label_of
 from app.messages import TRANSITIONS, Event, State, Submit
 
 _WAITING = frozenset({State.QUEUED, State.RETRYING})
@@ -31,12 +32,12 @@ class Task:
     """`seq` is the number of the last event, `kept` of the last that is in the journal; `queued` says whether it stands in the queue,
     `link` is the worker that has it, and `sent` whether anything of it may have left for there.
 
-    `order` is the task's number in its journal; `dispatch` the number of its last dispatch: each is higher than all before it. `attempts`
-    (1: never started twice) and `backoff` (seconds) are what its function declared when it was accepted. `due` is when its time comes, by
-    the journal's clock; `accepted_at` is in seconds since 1970. `slot` says which kind of slot it is counted in; `ticket` is its place
-    among all that were ever queued. `since` is when it began to wait, then when it was last placed, in seconds since 1970; `ended_at` when
-    it was over; `progress` is the line that last told how far it is. `durable`: it goes to the disk. `ends_with_client`: it is
-    cancelled where its submitter is gone.
+    `label` is what workers call it. `order` is the task's number in its journal; `dispatch` the number of its last dispatch: each is higher
+    than all before it. `attempts` (1: never started twice) and `backoff` (seconds) are what its function declared when it was accepted.
+    `due` is when its time comes, by the journal's clock; `accepted_at` is in seconds since 1970. `slot` says which kind of slot it is
+    counted in; `ticket` is its place among all that were ever queued. `since` is when it began to wait, then when it was last placed, in
+    seconds since 1970; `ended_at` when it was over; `progress` is the line that last told how far it is. `durable`: it goes to the disk.
+    `ends_with_client`: it is cancelled where its submitter is gone.
     """
 
     __slots__ = (
@@ -56,6 +57,7 @@ class Task:
         "id",
         "kept",
         "key",
+        "label",
         "lane",
         "link",
         "order",
@@ -77,6 +79,7 @@ class Task:
         self.id = submit.id
         self.owner = owner
         self.key = key_of(owner, submit.id)
+        self.label = label_of(owner, submit.id)
         self.lane = lane
         self.function = submit.function
         self.args = args
@@ -120,7 +123,7 @@ class Task:
     def line(self) -> bytes:
         """What is sent to a worker."""
         return b'{"id":"%b","function":"%b","args":%b,"attempt":%d,"seq":%d,"dispatch":%d%b}\n' % (
-            self.id.encode(),
+            self.label.encode(),
             self.function.encode(),
             self.args,
             self.attempt,

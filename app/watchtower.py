@@ -149,7 +149,7 @@ def _worker(link: Link, owner: str) -> dict[str, Any]:
     tasks = [
         {"function": task.function, "since": round(task.since, 3), **({"id": task.id} if task.owner == owner else {})} for task in longest
     ]
-    used = {"used": link.used, "slots": link.slots, "used_processes": link.used_processes, "process_slots": link.process_slots}
+    used = {"used": link.running, "slots": link.slots, "used_processes": link.used_processes, "process_slots": link.process_slots}
     connected = link.connection is not None
     how = {"connected": connected, "silent": link.stale, "lag": round(link.lag, 4), "memory": link.memory}
     return {"name": link.short_name, "pid": link.pid, **used, **how, "runs": runs, "tasks": tasks}

@@ -5,6 +5,7 @@ import time
 import uuid
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from tests.harness import FINAL, TextClient, wait_until
 
@@ -26,7 +27,7 @@ class Gateway(TextClient):
 
     def submit(self, task_id: str, function: str, args: Any = None, attempt: int = 1, seq: int = 1, **more: Any) -> None:
         """Place a task, as one that has been accepted and journalled."""
-        numbers = {"attempt": attempt, "seq": seq, "dispatch": time.monotonic_ns()}
+        numbers = {"attempt": attempt, "seq": seq, "dispatch": dispatch_of(task_id, attempt)}
         self.send({"id": task_id, "function": function, "args": {} if args is None else args, **numbers, **more})
 
     def hear(self, timeout: float = 15.0) -> Any:
@@ -83,5 +84,10 @@ def comes_back(gateway: Gateway, address: tuple[str, int] | str, claims: list[An
 
 
 def _whole(claim: list[Any]) -> list[Any]:
-    """A claim; where it says nothing of its dispatch, that was before every other."""
-    return claim if len(claim) == 4 else [*claim, 0]
+    """A claim; where it says nothing of its dispatch, it is that of the task's `submit`."""
+    return claim if len(claim) == 4 else [*claim, dispatch_of(claim[0], claim[1])]
+
+
+def dispatch_of(task_id: str, attempt: int) -> int:
+    """The number that `Gateway.submit` gives the dispatch of this attempt."""
+    return crc32(f"{task_id} {attempt}".encode())

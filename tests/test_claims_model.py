@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from app import wire
 from app.errors import Busy
 from app.messages import Event, State, event_line
-from workers import claims
+from workers import claims, dispatches
 from workers.attempt import Attempt
 from workers.claims import Claimant, Claimants
 from workers.registry import Registry
@@ -244,15 +244,27 @@ def told(claimant: Claimant, *claims: tuple[str, int, int, int]) -> list[str]:
 def test_what_never_came_is_returned_and_what_may_have_run_is_not_known() -> None:
     claimant = Claimant("journal", -1)
     assert told(claimant, ("a", 1, 1, 0)) == ["returned"], "nothing has come from this gateway"
-    claimant.last = 100
-    assert told(claimant, ("d", 1, 1, 100), ("b", 1, 1, 101), ("c", 1, 1, 99)) == ["unknown_task", "returned", "unknown_task"]
+    claimant.dispatches.add(100)
+    claimant.dispatches.add(98)
+    assert told(claimant, ("d", 1, 1, 100), ("b", 1, 1, 101), ("c", 1, 1, 98)) == ["unknown_task", "returned", "unknown_task"]
+    assert told(claimant, ("e", 1, 1, 99)) == ["returned"], "it was overtaken, and lost on its way"
+
+
+def test_of_what_is_older_than_what_is_remembered_nobody_is_told_that_it_never_came() -> None:
+    claimant = Claimant("journal", -1)
+    with patch.object(dispatches, "MOST_REMEMBERED", 3):
+        for number in (1, 5, 3, 7, 9):
+            claimant.dispatches.add(number)
+    claims = [(str(number), 1, 1, number) for number in range(1, 11)]
+    wanted = ["unknown_task"] * 5 + ["returned", "unknown_task", "returned", "unknown_task", "returned"]
+    assert told(claimant, *claims) == wanted, "1 and 5 are forgotten; 3, 7 and 9 are remembered"
 
 
 def test_what_never_came_is_returned_again_after_other_tasks_have_come() -> None:
     """A gateway that is told so may be killed before its journal has it."""
     claimant = Claimant("journal", 100)
     assert told(claimant, ("a", 1, 1, 101)) == ["returned"]
-    claimant.last = 200
+    claimant.dispatches.add(200)
     assert told(claimant, ("a", 1, 1, 101)) == ["returned"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.byhand import Gateway, own_sockets
+from tests.byhand import Gateway, dispatch_of, own_sockets
 from tests.harness import Server, wait_until
 
 
@@ -142,9 +142,10 @@ def test_a_task_of_another_attempt_is_another_task(connect: Callable[..., Gatewa
     gateway.submit("a", "echo", attempt=1)
     gateway.final("a")
     gateway.cut()
-    again = connect(gateway.journal, [["a", 2, 1]])
-    refusal = again.hear()
-    assert (refusal["id"], refusal["attempt"], refusal["error"]["code"]) == ("a", 2, "unknown_task")
+    again = connect(gateway.journal, [["a", 2, 1], ["a", 3, 1, dispatch_of("a", 1)]])
+    returned, refusal = again.hear(), again.hear()
+    assert (returned["id"], returned["attempt"], returned["event"]) == ("a", 2, "returned"), "it never came"
+    assert (refusal["id"], refusal["attempt"], refusal["error"]["code"]) == ("a", 3, "unknown_task"), "its dispatch did"
 
 
 def test_a_task_that_never_came_is_returned_and_one_that_ran_and_was_forgotten_is_not(connect: Callable[..., Gateway]) -> None:

@@ -81,10 +81,8 @@ class Attempt(TaskContext):
         "state",
     )
 
-    def __init__(
-        self, spec: Function, task_id: str, args: tuple[Any, ...], kwargs: dict[str, Any], sink: Sink, *, attempt: int = 1
-    ) -> None:
-        super().__init__(task_id, spec.name, attempt, "")
+    def __init__(self, spec: Function, label: str, args: tuple[Any, ...], kwargs: dict[str, Any], sink: Sink, *, attempt: int = 1) -> None:
+        super().__init__(label, spec.name, attempt, "")
         self.spec = spec
         self.args = args
         self.kwargs = kwargs
@@ -195,7 +193,9 @@ class Attempt(TaskContext):
         """End this attempt with `retrying`: the gateway will send the task again after that many seconds."""
         self._finish(State.RETRYING)
         self.seq += 1
-        self.sink.event(self, event_line(self.id, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error_object(error)))
+        self.sink.event(
+            self, event_line(self.label, Event.RETRYING, self.seq, self.attempt, after=round(after, 3), error=error_object(error))
+        )
 
     def _end(self, event: Event, key: bytes, value: bytes) -> None:
         self._finish(FINAL_STATE[event])
@@ -226,7 +226,7 @@ class Attempt(TaskContext):
             return
         self._bytes += len(body)
         self.seq += 1
-        self.sink.event(self, event_body_line(self.id, event, self.seq, self.attempt, body))
+        self.sink.event(self, event_body_line(self.label, event, self.seq, self.attempt, body))
 
 
 def encode_value(function: str, done: str, value: Any) -> bytes:

@@ -14,15 +14,17 @@ from collections import deque
 from typing import Any
 
 from app.errors import BadRequest, Busy, HandoffError, UnknownTask
-from app.messages import FINAL_STATES, Event, State, check_id, ending_line, event_line, final_line
+from app.labels import check_label
+from app.messages import FINAL_STATES, Event, State, ending_line, event_line, final_line
 from app.outbox import Outbox
 from app.wire import encode_line
 from workers.attempt import Attempt
+from workers.dispatches import Dispatches
 from workers.sinks import FAR_BEHIND
 
 log = logging.getLogger(__name__)
 
-KEPT_FOR = 60.0
+KEPT_FOR = 600.0
 """Seconds for which events are kept after the connection was lost."""
 
 KEPT_BYTES = 8 * 1024 * 1024
@@ -39,12 +41,12 @@ Key = tuple[str, int]
 
 
 class Claimant:
-    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged; `last` is the
-    highest dispatch that came."""
+    """The sink of all tasks that one gateway sent. `attempts` holds those that run, or whose end it has not acknowledged; `dispatches`
+    remembers what came, above a number below which nothing is known."""
 
-    def __init__(self, journal: str, last: float) -> None:
+    def __init__(self, journal: str, floor: float) -> None:
         self.journal = journal
-        self.last = last
+        self.dispatches = Dispatches(floor)
         self._returned: dict[Key, None] = {}
         self.attempts: dict[Key, Attempt] = {}
         self._outbox: Outbox | None = None
@@ -68,8 +70,8 @@ class Claimant:
             attempt = self.attempts.get((task_id, number))
             if attempt is not None:
                 self._say_again(attempt, seq)
-            elif dispatch > self.last or (task_id, number) in self._returned:
-                self.has_returned(task_id, number)  # what comes next raises `last`, and this may be claimed once more
+            elif self.dispatches.never_came(dispatch) or (task_id, number) in self._returned:
+                self.has_returned(task_id, number)  # the number may be forgotten, and this claimed once more
                 outbox.put(event_line(task_id, Event.RETURNED, seq, number) + b"\n")
             else:
                 outbox.put(encode_line({"id": task_id, "attempt": number, "error": UnknownTask(task_id).as_wire()}))
@@ -97,7 +99,7 @@ class Claimant:
 
     def hold(self, attempt: Attempt) -> None:
         """A task of this gateway is about to be run."""
-        key = attempt.id, attempt.attempt
+        key = attempt.label, attempt.attempt
         self.attempts[key] = attempt
         if self._returned:
             self._returned.pop(key, None)
@@ -122,7 +124,7 @@ class Claimant:
 
     def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
         """Send it and keep it."""
-        self.event(attempt, final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value))
+        self.event(attempt, final_line(attempt.label, event, attempt.seq, attempt.attempt, key, value))
 
     def acknowledge(self, outbox: Outbox, count: int) -> None:
         """The first `count` events that were sent on this connection, and not acknowledged before, are in the journal. What is still read
@@ -135,7 +137,7 @@ class Claimant:
             if attempt is not None:
                 del attempt.lines[0]
                 if not attempt.lines and _over(attempt):
-                    attempts.pop((attempt.id, attempt.attempt), None)
+                    attempts.pop((attempt.label, attempt.attempt), None)
 
     def part(self) -> None:
         """Tell the gateway, where it is there, that nothing more is taken; it says the same once it sends nothing more."""
@@ -176,7 +178,7 @@ class Claimant:
         if known > 0:
             del attempt.lines[:known]
         if not attempt.lines and _over(attempt):
-            del self.attempts[attempt.id, attempt.attempt]
+            del self.attempts[attempt.label, attempt.attempt]
         for line in attempt.lines:
             assert self._outbox is not None
             self._outbox.put(line + b"\n")
@@ -285,7 +287,7 @@ def _checked(claims: Any) -> list[Claim]:
     for claim in claims:
         if type(claim) is not list or [type(part) for part in claim] != [str, int, int, int]:
             raise BadRequest(_WANTED)
-        checked.append((check_id(claim[0]), claim[1], claim[2], claim[3]))
+        checked.append((check_label(claim[0]), claim[1], claim[2], claim[3]))
     return checked
 
 

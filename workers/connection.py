@@ -15,6 +15,7 @@ from gevent.event import Event as Signal
 from app import wire
 from app.errors import BadRequest, Busy, HandoffError, IdConflict, TooLarge, UnknownTask
 from app.heartbeat import memory
+from app.labels import check_label
 from app.messages import Event, Submit, check_id, event_line, read_placed, read_submit, read_whole, readable_id, refusal
 from app.outbox import Outbox
 from app.turn import Turn
@@ -189,8 +190,7 @@ class Connection:
     def _submit_placed(self, claimant: Claimant, submit: Submit) -> None:
         """From a gateway: it has counted our slots, and has accepted the task, so a refusal is a report too."""
         house = self._house
-        if submit.dispatch > claimant.last:
-            claimant.last = submit.dispatch
+        claimant.dispatches.add(submit.dispatch)
         if (submit.id, submit.attempt) in claimant.attempts:
             raise IdConflict(submit.id)  # never twice, whatever made it come twice
         try:
@@ -230,8 +230,8 @@ class Connection:
 
     def _forget(self, attempt: Attempt) -> None:
         """A task of the full form is over; the last one lets a connection end whose caller has closed its side."""
-        self._attempts.pop(attempt.id, None)
-        self._cancel_at_end.discard(attempt.id)
+        self._attempts.pop(attempt.label, None)
+        self._cancel_at_end.discard(attempt.label)
         if not self._attempts and self._over is not None:
             self._over.set()
 
@@ -241,7 +241,7 @@ class Connection:
         self._house.executor.cancel(self._attempt(message))
 
     def _attempt(self, message: dict[str, Any]) -> Attempt:
-        task_id = check_id(message.get("id"))
+        task_id = check_label(message.get("id"))
         if self._claimant is not None:
             attempt = self._claimant.attempts.get((task_id, read_whole(message, "attempt", 1, 1_000_000)))
         else:
@@ -253,9 +253,9 @@ class Connection:
     def _recall(self, message: dict[str, Any]) -> None:
         attempt = self._attempt(message)
         if self._claimant is not None and self._house.executor.recall(attempt):
-            del self._claimant.attempts[attempt.id, attempt.attempt]
-            self._claimant.has_returned(attempt.id, attempt.attempt)
-            self._outbox.put(event_line(attempt.id, Event.RETURNED, attempt.seq, attempt.attempt) + b"\n")
+            del self._claimant.attempts[attempt.label, attempt.attempt]
+            self._claimant.has_returned(attempt.label, attempt.attempt)
+            self._outbox.put(event_line(attempt.label, Event.RETURNED, attempt.seq, attempt.attempt) + b"\n")
 
     def _ack(self, message: dict[str, Any]) -> None:
         if self._claimant is None:

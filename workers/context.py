@@ -8,6 +8,8 @@ import math
 from contextvars import ContextVar
 from typing import Any
 
+from app.labels import id_of
+
 
 class Interrupt(BaseException):
     """Raised inside a task from outside. A `BaseException`, so that a task's own `except Exception` lets it pass."""
@@ -35,14 +37,19 @@ class Retry(Exception):
 class TaskContext:
     """One attempt of one task, as the task sees it."""
 
-    __slots__ = ("attempt", "data_dir", "function", "id", "interrupt")
+    __slots__ = ("attempt", "data_dir", "function", "interrupt", "label")
 
-    def __init__(self, task_id: str, function: str, attempt: int, data_dir: str) -> None:
-        self.id = task_id
+    def __init__(self, label: str, function: str, attempt: int, data_dir: str) -> None:
+        self.label = label
         self.function = function
         self.attempt = attempt
         self.data_dir = data_dir
         self.interrupt: Interrupt | None = None
+
+    @property
+    def id(self) -> str:
+        """The task's id, as whoever submitted it has given it."""
+        return id_of(self.label)
 
     @property
     def cancelled(self) -> bool:

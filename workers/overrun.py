@@ -138,4 +138,4 @@ class Overrun:
 
 
 def _name(attempt: Attempt, hard_limit: float) -> bytes:
-    return json.dumps([attempt.sink.journal, attempt.id, attempt.attempt, hard_limit]).encode().ljust(OVERRUN_HEAD)
+    return json.dumps([attempt.sink.journal, attempt.label, attempt.attempt, hard_limit]).encode().ljust(OVERRUN_HEAD)

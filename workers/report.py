@@ -6,13 +6,16 @@ from itertools import islice
 from typing import Any
 
 from app.heartbeat import MOST_SHOWN, Look
+from app.labels import id_of
 from workers.executor import Executor
 
 
 def look(executor: Executor, connections: int) -> Look:
     """At this moment. What a gateway sent is counted there, by function; here, only what came straight to the Text port."""
     ahead = time.time() - time.monotonic()
-    running = [(attempt.function, attempt.id, round(attempt.started_at + ahead, 3)) for attempt in islice(executor.running, MOST_SHOWN)]
+    running = [
+        (attempt.function, id_of(attempt.id), round(attempt.started_at + ahead, 3)) for attempt in islice(executor.running, MOST_SHOWN)
+    ]
     slots = executor.slots
     gauges = {"slots": slots.most, "process_slots": slots.most_processes}
     return Look(connections, executor.began, slots.used, running, gauges, executor.ends.tree())

@@ -68,7 +68,7 @@ class DirectSink:
         """The last line."""
         _count(self._ends, attempt, event)
         self._on_final(attempt)
-        self._outbox.put(final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value) + b"\n")
+        self._outbox.put(final_line(attempt.label, event, attempt.seq, attempt.attempt, key, value) + b"\n")
 
     def flush(self) -> None:
         """Write now."""

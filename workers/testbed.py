@@ -46,7 +46,7 @@ class KeptLines:
         self.lines.append(line)
 
     def final(self, attempt: Attempt, event: Event, key: bytes, value: bytes) -> None:
-        self.lines.append(final_line(attempt.id, event, attempt.seq, attempt.attempt, key, value))
+        self.lines.append(final_line(attempt.label, event, attempt.seq, attempt.attempt, key, value))
 
     def flush(self) -> None:
         """It is read at the end."""

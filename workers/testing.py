@@ -104,7 +104,7 @@ class TaskRunner:
         if before is None:
             attempt = ToldAttempt(spec, new_id(), args, kwargs, sink)
         else:
-            attempt = ToldAttempt(spec, before.id, args, kwargs, sink, attempt=before.attempt + 1)
+            attempt = ToldAttempt(spec, before.label, args, kwargs, sink, attempt=before.attempt + 1)
             attempt.seq = before.seq
         attempt.may_retry = True
         return attempt

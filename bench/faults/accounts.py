@@ -108,6 +108,12 @@ class Accounts:
         lines = self.lines
         return sum(max(0, lines[task.id] - RETRYABLE[task.function]) for task in self.tasks.values() if task.retryable)
 
+    @property
+    def reasons(self) -> list[tuple[str, int]]:
+        """Why tasks were interrupted, and how many of them."""
+        finals = [task.final for task in self.tasks.values() if task.final is not None]
+        return Counter(final["error"]["message"] for final in finals if final["event"] == "interrupted").most_common(3)
+
     def want(self, holds: bool, words: str) -> None:
         """Another promise of this row."""
         if not holds:

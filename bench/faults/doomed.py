@@ -44,7 +44,7 @@ class Doom:
 
 def arm(point: str, doom: Doom) -> None:
     """Have this process, which is patched for gevent already, die there."""
-    recovery, ledger, store = map(import_module, ("app.recovery", "app.ledger", "app.store"))  # after the patching
+    recovery, sending, store = map(import_module, ("app.recovery", "app.sending", "app.store"))  # after the patching
     name = point.partition(":")[0]
     where: dict[str, tuple[Any, str, Callable[..., bool], bool]] = {
         "before-commit": (store.Store, "write", lambda self, tasks, changes, events: bool(tasks), False),
@@ -55,8 +55,8 @@ def arm(point: str, doom: Doom) -> None:
             lambda self, tasks, changes, events: any(_sent(row) for row in (*tasks, *changes)),
             False,
         ),
-        "after-dispatch": (ledger.Ledger, "_send", lambda self, task, link: not task.sent, False),
-        "after-send": (ledger.Ledger, "_send", lambda self, task, link: link.connection is not None, True),
+        "after-dispatch": (sending.Sending, "send", lambda self, task, link: not task.sent, False),
+        "after-send": (sending.Sending, "_leave", lambda self, task, link: link.connection is not None, True),
         "before-final": (store.Store, "write", lambda self, tasks, changes, events: any(row[2] for row in events), False),
         "after-final": (store.Store, "write", lambda self, tasks, changes, events: any(row[2] for row in events), True),
         "in-apply": (store.Store, "_sweep", lambda self, *_: True, True),
@@ -79,7 +79,7 @@ def _doomed(original: Callable[..., Any], here: Callable[..., bool], afterwards:
             doom()
         result = original(*args, **options)
         if at_the_point and afterwards:
-            if original.__name__ == "_send" and args[2].connection is not None:
+            if original.__name__ == "_leave" and args[2].connection is not None:
                 args[2].connection.outbox.flush()  # it has left, whatever comes
             doom()
         return result

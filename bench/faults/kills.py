@@ -38,7 +38,7 @@ def idle_worker(plan: Plan) -> Accounts:
             wait_until(lambda known=known: stage.house.log().count("link-up") > known, 10, stage.state)  # type: ignore[misc]
             took.append(time.monotonic() - began)
         accounts = stage.books()
-    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}")
+    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}: {accounts.reasons}")
     accounts.want(accounts.extra == 0, f"E = {accounts.extra}")
     accounts.want(max(took) < (1.0 if plan.long else 3.0), f"replaced after {max(took):.2f} s")
     accounts.remarks.append(f"replaced within {max(took):.2f} s at most")
@@ -106,7 +106,7 @@ def after_effect_again(plan: Plan) -> Accounts:
     accounts = _dying("after the effect, retryable", plan, "dies_after_once", AGAIN)
     dying = [task for task in accounts.tasks.values() if task.function == "dies_after_once"]
     accounts.want(all(task.final and task.final["event"] == "succeeded" for task in dying), "not all of them succeeded")
-    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}")
+    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}: {accounts.reasons}")
     accounts.want(len(dying) <= accounts.extra <= SLOTS * len(dying), f"E = {accounts.extra} with {len(dying)} kills")
     return accounts
 
@@ -140,13 +140,13 @@ def gateway_at(row: str, plan: Plan) -> Accounts:
                 wait_until(lambda number=number: stage.house.deaths() > number or stage.driver.idle, 60, stage.state)  # type: ignore[misc]
             with suppress(AssertionError):  # a point in the tables may be reached later, and without more tasks
                 wait_until(lambda number=number: stage.house.deaths() > number, 3)  # type: ignore[misc]
-            if plan.long:  # else it would be replaced later and later, and a worker keeps what it has to say for a minute alone
+            if plan.long:  # else it would be replaced later and later
                 wait_until(stage.house.gateway_pid, 60, stage.state)
                 time.sleep(2 * STEADY)
         stage.kills = stage.house.deaths()
         accounts = stage.books()
     accounts.want(accounts.kills == len(points), f"{len(points) - accounts.kills} points were not reached")
-    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}")
+    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}: {accounts.reasons}")
     accounts.want(accounts.extra == 0, f"E = {accounts.extra}")
     return accounts
 
@@ -162,7 +162,7 @@ def gateway(plan: Plan) -> Accounts:
                 time.sleep(stage.chance.random() * 0.8)
                 stage.kill(stage.house.gateway_pid())
         accounts = stage.books()
-    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}")
+    accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}: {accounts.reasons}")
     accounts.want(accounts.extra == 0, f"E = {accounts.extra}")
     return accounts
 
