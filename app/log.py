@@ -1,7 +1,7 @@
 """Logging, set up once a process: one entry is one line, with the time, the level, the process and pid, and what the entry is about.
 
-    2026-05-01T12:00:00.123Z WARNING worker-2[4711] alert=task-stuck task=6f1c: task-stuck: …
-    {"at":"2026-05-01T12:00:00.123Z","level":"warning","process":"worker-2","pid":4711,"event":"task-stuck","alert":"task-stuck","task":…}
+    2026-05-01T12:00:00.123Z WARNING worker-2[4711] alert=yes task=6f1c: task-stuck: …
+    {"at":"2026-05-01T12:00:00.123Z","level":"warning","process":"worker-2","pid":4711,"event":"task-stuck","alert":true,"task":"6f1c",…}
 
 What came from outside can stand in an entry: characters that do not print are escaped, so that no entry can look like two. In text a
 traceback follows its entry on lines that begin with a bar; in JSON it is a key. Nothing here decides what is logged; arguments and secrets
@@ -121,7 +121,7 @@ class _Formatter(logging.Formatter):
     def about(record: logging.LogRecord) -> dict[str, Any]:
         """The name of the condition, where it has one, whether that is an alert, and the fields that are known."""
         event = name_of(str(record.msg))
-        named = {"event": event, "alert": event if event in ALERTS and record.levelno >= logging.WARNING else ""}
+        named: dict[str, Any] = {"event": event, "alert": event in ALERTS and record.levelno >= logging.WARNING}
         fields = {name: record.__dict__.get(name) for name in FIELDS}
         return {name: value for name, value in (named | fields).items() if value}
 
@@ -133,7 +133,8 @@ class _Text(_Formatter):
         super().__init__(f"%(asctime)s %(levelname)s {role}[%(process)d]%(about)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 (the name is logging's)
-        record.about = "".join(f" {name}={value}" for name, value in self.about(record).items() if name != "event")
+        about = {name: value for name, value in self.about(record).items() if name != "event"}  # that begins the message
+        record.about = "".join(f" {name}={'yes' if value is True else value}" for name, value in about.items())
         return one_line(super().formatMessage(record))
 
     def formatException(self, ei: object) -> str:  # noqa: N802

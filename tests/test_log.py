@@ -84,7 +84,7 @@ def test_entries_below_the_level_are_left_out(capsys: pytest.CaptureFixture[str]
 def test_an_alert_is_marked_where_it_is_a_warning_and_stands_in_the_code(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("gateway")
     logging.getLogger("x").error("disk-full: %s", "no room", extra={"task": "t"})
-    assert f"gateway[{os.getpid()}] alert=disk-full task=t: disk-full: no room\n" in entry(capsys)
+    assert f"gateway[{os.getpid()}] alert=yes task=t: disk-full: no room\n" in entry(capsys)
     logging.getLogger("x").info("disk-full: so it was said")
     logging.getLogger("x").error("link-up: that is no alert")
     logging.getLogger("x").error("%s", "disk-full: from outside")
@@ -109,7 +109,7 @@ def test_json_says_the_same_in_keys(capsys: pytest.CaptureFixture[str]) -> None:
         "level": "warning",
         **common,
         "event": "link-silent",
-        "alert": "link-silent",
+        "alert": True,
         "task": "6f1c",
         "message": "link-silent: worker-1",
     }
@@ -163,7 +163,7 @@ def test_where_it_cannot_be_opened_anew_it_goes_on_in_the_old_one(tmp_path: Path
     log.configure("master", form="text", path=tmp_path / "logs" / "log")
     (tmp_path / "logs").rename(tmp_path / "moved")
     log.reopen()
-    assert "alert=log-file-unavailable" in (tmp_path / "moved" / "log").read_text()
+    assert "alert=yes: log-file-unavailable" in (tmp_path / "moved" / "log").read_text()
 
 
 def test_threads_that_write_while_the_file_is_rotated_lose_and_tear_nothing(tmp_path: Path) -> None:
