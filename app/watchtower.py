@@ -16,6 +16,7 @@ from app.journal import Kind, Record, Refused
 from app.ledger import Ledger
 from app.link import Link
 from app.messages import State
+from app.outbox import Outbox
 from app.pool import Pool
 from app.task import Task
 
@@ -98,6 +99,10 @@ class Watchtower:
         if ledger.queue.size:
             now["waits_since"] = next((task.since for task in ledger.live.values() if task.queued), time.time())
         return now, {**ledger.figures.tree(), "reconnects": pool.reconnects}
+
+    def connections(self) -> list[tuple[Outbox, str]]:
+        """Those to the workers, with their names."""
+        return [(link.connection.outbox, link.short_name) for link in self._pool.met_links() if link.connection is not None]
 
     def workers(self, owner: str) -> list[dict[str, Any]]:
         """The workers, with what each runs: how many of each function, and of the owner's own, by id, those that have run longest."""

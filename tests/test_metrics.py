@@ -18,6 +18,7 @@ from app.errors import RemoteError
 from app.gateway.metrics import METRICS
 from tests.effects import open_gate
 from tests.harness import FINAL, Server, TextClient, WsClient, wait_until
+from tests.proxy import Proxy
 
 FLAGS = ("--tasks", "tests.sample_tasks")
 Start = Callable[..., Server]
@@ -215,6 +216,20 @@ def test_a_task_that_is_tried_again_and_a_connection_that_is_made_again_are_coun
     assert value(server, "handoff_worker_reconnects_total") == 0
 
 
+def test_a_connection_to_a_worker_that_is_made_again_is_counted(start_server: Start) -> None:
+    worker = start_server("worker")
+    with Proxy() as proxy:
+        proxy.target = worker.text_address
+        gateway = start_server("gateway", "--pool", f"127.0.0.1:{proxy.port}")
+        assert value(gateway, "handoff_worker_reconnects_total") == 0
+        proxy.cut()
+        wait_until(lambda: value(gateway, "handoff_workers_connected") == 0)
+        proxy.mend()
+        wait_until(lambda: value(gateway, "handoff_worker_reconnects_total") == 1)
+        wait_until(lambda: value(gateway, "handoff_workers_connected") == 1)
+        gateway.stop()
+
+
 # Probes.
 
 
@@ -266,6 +281,27 @@ def _asked_again(connection: http.client.HTTPConnection) -> tuple[int, bytes]:
     connection.request("GET", "/readyz")
     answer = connection.getresponse()
     return answer.status, answer.read()
+
+
+def test_while_the_disk_is_full_it_is_not_ready_but_seen(start_server: Start, small_disk: Path) -> None:
+    server = start_server(*FLAGS, data_dir=small_disk)
+    with pytest.raises(OSError, match="No space"):
+        (small_disk / "others").write_bytes(b"x" * 9_000_000)
+    with WsClient(server.ws_url) as client:
+        number = 0
+        while ask(server, "/readyz")[0] == 200:
+            number += 1
+            client.send({"id": f"f{number}", "function": "echo", "args": {"text": "x" * 20_000}, "events": "final"})
+            client.receive()
+    assert ask(server, "/readyz")[:2] == (503, "the disk of the journal is full\n")
+    assert " alert=yes: disk-full: " in server.log()
+    wait_until(lambda: value(server, "handoff_tasks_accepted_total") >= number - 1)
+    os.kill(server.worker_pids()[0], signal.SIGKILL)  # one that comes while there is no room takes the slot that is there
+    wait_until(
+        lambda: value(server, "handoff_respawns_total", role="worker") == 1 and value(server, "handoff_process_up", process="worker-1") == 1
+    )
+    (small_disk / "others").unlink()
+    wait_until(lambda: ask(server, "/readyz")[0] == 200)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])

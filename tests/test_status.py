@@ -165,7 +165,9 @@ def test_connections_have_their_ends_and_their_bytes(run: Run, server: Server) -
     wait_until(lambda: of(local) is None)
     rows = [line.split("\t") for line in run(server.data_dir, "connections")[1].splitlines()]
     assert {len(row) for row in rows} == {12}
-    assert sorted(row[5 - 1] for row in rows)[:2] == ["text", "text"], "the gateway's own, to each worker"
+    kept = sorted((row[1], row[2], row[4]) for row in rows if row[3] == "unix")
+    assert kept[:2] == [("gateway", "worker-1", "worker"), ("gateway", "worker-2", "worker")]
+    assert kept[2:] == [("worker-1", "-", "text"), ("worker-2", "-", "text")]
 
 
 def test_what_a_slow_reader_leaves_is_seen(run: Run, server: Server) -> None:

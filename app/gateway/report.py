@@ -38,3 +38,5 @@ class Report:
             yield connection.outbox.descriptor, known
         for sock in list(self._requests):
             yield sock.fileno(), {"protocol": "http"}
+        for outbox, name in self._dispatcher.watchtower.connections():
+            yield outbox.descriptor, {"protocol": "worker", "id": name, "unsent": outbox.unsent}
