@@ -111,7 +111,8 @@ class Board:
             anew = not any(self._is_held(number) for number in self._numbers())
             number = next(number for number in range(1, MOST_SLOTS) if locks.take(self._locks, number))
             self._own = number
-            os.posix_fallocate(self._file, number * SLOT, SLOT)  # or a full disk would end whoever writes to the mapping
+            for needed in (_DEAD, number):
+                os.posix_fallocate(self._file, needed * SLOT, SLOT)  # or a full disk would end whoever writes to the mapping
             if anew:
                 for other in (_DEAD, *self._numbers()):
                     self._clear(other)

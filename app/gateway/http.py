@@ -13,8 +13,8 @@ from app.gateway.api import Api, Request
 from app.gateway.doors import Doors, owner_of, preflight
 from app.gateway.pages import Pages
 from app.gateway.peer import PEER
+from app.gateway.probes import METRICS, Probes
 from app.gateway.probes import PATHS as PROBES
-from app.gateway.probes import Probes
 from app.gateway.problems import HttpRefusal
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Site:
         try:
             self._doors.check(environ)
             if path[0] in PROBES and len(path) == 1:
-                return self._probes.answer(environ, path[0])
+                return self._probe(environ, path[0])
             return self._operate(environ, path)
         except HandoffError as error:
             return problem(error)
@@ -63,6 +63,13 @@ class Site:
         except Exception:
             log.exception("request-failed: %s %s", environ["REQUEST_METHOD"], path[0])
             return problem(HandoffError("something went wrong here; the log has it"))
+
+    def _probe(self, environ: Mapping[str, Any], name: str) -> Answer:
+        """Whether it lives and is ready may be asked by everyone that comes this far; what it does (`METRICS`) is for those who may ask at
+        all: whoever has to show who he is shows it here."""
+        if name == METRICS:
+            owner_of(environ)
+        return self._probes.answer(environ, name)
 
     def _operate(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
         if self._api.left:

@@ -18,7 +18,8 @@ from app.gateway.problems import HttpRefusal
 from app.scoreboard import Board
 
 _TEXT: Final = "text/plain; charset=utf-8"
-PATHS: Final = frozenset({"healthz", "readyz", "metrics"})
+METRICS: Final = "metrics"
+PATHS: Final = frozenset({"healthz", "readyz", METRICS})
 
 
 class Probes:
@@ -31,11 +32,11 @@ class Probes:
         self._by_path: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
             "healthz": self._health,
             "readyz": self._readiness,
-            "metrics": self._metrics,
+            METRICS: self._metrics,
         }
 
     def answer(self, environ: Mapping[str, Any], name: str) -> Answer:
-        """One of `PATHS`. Raises a `HandoffError` where it cannot be had. Whoever comes this far was let in by its origin."""
+        """One of `PATHS`. Raises a `HandoffError` where it cannot be had."""
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             raise HttpRefusal("method_not_allowed", "this takes GET, HEAD", ("Allow", "GET, HEAD"))
         return self._by_path[name](environ)
