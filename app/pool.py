@@ -66,9 +66,8 @@ class Pool:
         self._greenlets: list[Any] = []
         self._connecting: set[str] = set()
         self.links: dict[str, Link] = {}
-        self.places = Places()
+        self.places, self.reconnects = Places(), 0
         self.met = Signal()
-        self.reconnects = 0
 
     def start(self, listener: Listener) -> None:
         """Look for workers from now on."""
