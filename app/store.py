@@ -19,23 +19,19 @@ import ujson
 from app import meta
 from app.errors import SettingsError
 from app.holdings import FOLD_AT, fold_at
-from app.journal import LOOKED_AT, Listed, Stored, Unfinished, Wanted
+from app.journal import Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
 from app.pending import MOST, Applying, Pending, as_text, chunks, without
+from app.searching import search
 from app.tables import (
     KNOWN,
-    LISTED,
     LOG_IF_NEW,
-    LOOKED_TO,
     SCHEMA,
     UNFINISHED,
     VERSION,
     Row,
-    entry_of,
     power_of_two,
     task_of,
-    which,
-    whose,
     with_rows,
 )
 from app.task import Key
@@ -240,15 +236,7 @@ class Store:
     def recent(self, owner: str, limit: int, wanted: Wanted, ahead: float) -> Listed:
         """As `Journal.recent`; where a task stands that is not over, is known better in memory."""
         self.apply()
-        index, condition, values = whose(owner, wanted)
-        further, more = which(wanted)
-        values.append(wanted.before)
-        rows = self._db.execute(LISTED.format(index, condition, further), (*values, LOOKED_AT, *more, limit)).fetchall()
-        entries = [entry_of(row, ahead, wanted) for row in rows]
-        if len(rows) == limit:
-            return Listed(entries, rows[-1][6])
-        last = self._db.execute(LOOKED_TO.format(index, condition), (*values, LOOKED_AT - 1)).fetchone()
-        return Listed(entries, last[0] if last else None)
+        return search(self._db, owner, limit, wanted, ahead)
 
     def unfinished(self, ahead: float) -> list[Unfinished]:
         """As `Journal.unfinished`."""

@@ -6,11 +6,9 @@ Each statement is for many rows, given as `VALUES`; a row of nothing but NULLs s
 from functools import cache
 from typing import Any
 
-import ujson
-
-from app.journal import Unfinished, Wanted
+from app.journal import Unfinished
 from app.messages import State, Submit
-from app.task import Task, describe
+from app.task import Task
 
 VERSION = 1
 SCHEMA = """
@@ -34,11 +32,6 @@ UPDATE = (
 EVENTS = "INSERT OR REPLACE INTO events SELECT * FROM (VALUES {}) WHERE column1 IS NOT NULL"
 LOG_IF_NEW = "INSERT INTO log(rows) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM tasks WHERE key IN (VALUES {}))"
 KNOWN = "SELECT key FROM tasks WHERE key IN (VALUES {})"
-LISTED = (
-    "SELECT key, function, state, seq, attempt, accepted, n, finished, args "
-    "FROM (SELECT * FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT ?) WHERE {} ORDER BY n DESC LIMIT ?"
-)
-LOOKED_TO = "SELECT n FROM tasks {} WHERE {} AND n<? ORDER BY n DESC LIMIT 1 OFFSET ?"
 UNFINISHED = (
     "SELECT n, key, owner, state, attempt, max(seq, coalesce((SELECT max(seq) FROM events WHERE events.n = tasks.n), 0)), worker, "
     "dispatch, due, accepted, flags, priority, position, attempts, backoff, function, args, seq "
@@ -61,35 +54,6 @@ def change_row(task: Task, finished: float | None) -> Row:
     """What of a task changes, as it stands."""
     worker = "" if task.link is None else task.link.label
     return (task.order, task.state.value, finished, task.attempt, task.seq, worker, task.dispatch, task.due)
-
-
-def whose(owner: str, wanted: Wanted) -> tuple[str, str, list[Any]]:
-    """The tasks that are looked at: which index is used for it, a condition, and its values."""
-    which, values = ("owner=? AND owner<>''", [owner]) if owner else ("owner=''", [])
-    if not wanted.id:
-        return "", which, values
-    return "INDEXED BY by_key", f"{which} AND key>=? AND key<?", [*values, wanted.id, wanted.id + "\x7f"]
-
-
-def which(wanted: Wanted) -> tuple[str, list[Any]]:
-    """Those of them that are asked for: a condition, and its values."""
-    conditions, values = ["1"], []
-    if wanted.states:
-        names = wanted.final_states
-        unfinished = "OR finished IS NULL" if wanted.unfinished else ""
-        conditions.append(f"(finished IS NOT NULL AND state IN ({','.join('?' * len(names))}) {unfinished})")
-        values += names
-    if wanted.function:
-        conditions.append("function=?")
-        values.append(wanted.function)
-    return " AND ".join(conditions), values
-
-
-def entry_of(row: Row, ahead: float, wanted: Wanted) -> dict[str, Any]:
-    """A task as it is listed, from its row as LISTED selects it."""
-    key, function, state, seq, attempt, accepted, n, finished, args = row
-    entry = describe(key.partition(" ")[0], function, state, seq, attempt, accepted + ahead, n, finished + ahead if finished else 0.0)
-    return {**entry, "args": ujson.loads(args)} if wanted.args else entry
 
 
 def task_of(row: Row, ahead: float) -> Unfinished:

@@ -153,8 +153,34 @@ def test_tasks_are_listed_newest_first_and_filtered(api: HttpClient) -> None:
     assert api.ask("GET", "/tasks?function=nothing").body == {"tasks": []}
 
 
+def test_a_list_says_where_the_next_goes_on(api: HttpClient) -> None:
+    for number in range(5):
+        api.submit("echo", id=f"page-{number}", wait=9)
+    found, query = [], "/tasks?id=page-&limit=2"
+    page = api.ask("GET", query).body
+    while "before" in page:
+        found.append([task["id"] for task in page["tasks"]])
+        page = api.ask("GET", f"{query}&before={page['before']}").body
+    assert [*found, [task["id"] for task in page["tasks"]]] == [["page-4", "page-3"], ["page-2", "page-1"], ["page-0"]]
+
+
 @pytest.mark.parametrize(
-    "query", ["limit=0", "limit=1001", "limit=x", "limit=", "state=done", "limit=1&limit=2", "page=2", "a=%ff", "limit=%D9%A3"]
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "limit=x",
+        "limit=",
+        "state=done",
+        "limit=1&limit=2",
+        "page=2",
+        "a=%ff",
+        "limit=%D9%A3",
+        "before=-1",
+        "id=",
+        "id=a%20b",
+        "args=true",
+    ],
 )
 def test_a_query_that_cannot_be_meant_is_refused(api: HttpClient, query: str) -> None:
     reply = api.ask("GET", f"/tasks?{query}")

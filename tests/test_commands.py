@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,6 +153,8 @@ def test_arguments_may_come_from_stdin_and_from_both_forms(run: Run, monkeypatch
     [
         (["call"], "Missing argument 'FUNCTION'"),
         (["call", "echo", "x"], "'x' is no argument; write NAME=VALUE"),
+        (["call", "echo", "n=1", "n=2"], "a NAME is given twice"),
+        (["tasks", "no id"], "ID wants 1 to 64 characters"),
         (["call", "echo", "=x"], "write NAME=VALUE"),
         (["call", "echo", "--args", "{"], "--args: bad JSON"),
         (["call", "echo", "--args", "3"], "--args wants an object"),
@@ -242,6 +245,24 @@ def test_a_reader_that_has_gone_ends_it_quietly(server: Server) -> None:
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
+def test_output_that_cannot_be_written_ends_it_in_one_line(server: Server) -> None:
+    environ = {**os.environ, "HANDOFF_WS": server.ws_url.split("/")[2]}
+    for command in (["call", "echo", "n=1"], ["functions"]):
+        with open("/dev/full", "w") as full:
+            argv = [sys.executable, str(ROOT / "run.py"), *command]
+            ran = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, env=environ, check=False)
+        assert (ran.returncode, ran.stderr) == (1, "handoff: the output cannot be written: No space left on device\n")
+
+
+def test_a_terminal_without_utf_8_is_sent_json_in_ascii(server: Server) -> None:
+    environ = {**os.environ, "HANDOFF_WS": server.ws_url.split("/")[2], "PYTHONIOENCODING": "latin-1"}
+    argv = [sys.executable, str(ROOT / "run.py"), "call", "echo", "text=é😀ب"]
+    ran = subprocess.run(argv, capture_output=True, timeout=30, env=environ, check=False)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert ran.stdout.isascii()
+    assert json.loads(ran.stdout) == {"text": "é😀ب"}
+
+
 def test_run_py_says_what_is_wrong_in_one_line(started: Callable[..., Process]) -> None:
     process = started("call", "echo", "--speed", "9")
     assert process.wait() == 2
@@ -264,6 +285,10 @@ def test_tasks_lists_ones_own_newest_first_with_progress_and_filters(run: Run, s
         assert run("tasks", "--state", "failed", "--function", "stops_half_way") == Done(0, "", "")
         (row,) = run("tasks", "--limit", "2", "--function", "stops_half_way").out.splitlines()
         assert row.split("\t")[:4] == ["far", "stops_half_way", "running", "3/10 half"]
+        (row,) = run("tasks", "--limit", "1", "--state", "running", "--state", "queued").out.splitlines()
+        assert row.startswith("far\t"), "what is newer and is not asked for is no part of the limit"
+        both = run("tasks", "--function", "fail", "--function", "stops_half_way", "--limit", "2").out.splitlines()
+        assert [row.split("\t")[0] for row in both] == ["near", "far"]
         told = run("tasks", "far")
         assert (told.status, [line.split("\t")[1] for line in told.out.splitlines()]) == (0, ["accepted", "started", "progress"])
 

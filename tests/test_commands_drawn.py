@@ -99,6 +99,26 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert (ran.stdout.split(), ran.stderr) == (offered, "")
 
 
+IN_FISH = "./run.py completion fish | source; complete -C './run.py call countd'; complete -C './run.py tasks --state c'"
+IN_ZSH = """
+compdef() { }; compadd() { print -l -- $completions }; _describe() { print -l -- $completions_with_descriptions }
+source <(./run.py completion zsh)
+words=(./run.py call countd) CURRENT=3; _runpy_completion
+words=(./run.py tasks --state c) CURRENT=4; _runpy_completion
+"""
+
+
+@pytest.mark.parametrize(("shell", "script"), [("fish", IN_FISH), ("zsh", IN_ZSH)])
+def test_zsh_and_fish_complete_a_program_that_is_not_in_the_path(server: Server, tmp_path: Path, shell: str, script: str) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"PATH": path, "HOME": str(tmp_path), "HANDOFF_WS": server.ws_url.split("/")[2]}
+    ran = subprocess.run([program, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ([re.split("[:\t]", line)[0] for line in ran.stdout.splitlines()], ran.stderr) == (["countdown", "cancelled"], "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_each_shell_is_one_that_it_can_read(shell: str) -> None:
     if shutil.which(shell) is None:

@@ -3,35 +3,21 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.gateway.problems import PROBLEMS
+from tests.documents import commands_of, pattern
 from tests.harness import Server
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "http.md").read_text(encoding="utf-8")
 EXAMPLE = "http://127.0.0.1:8080/"
 
 
-def examples() -> Iterator[tuple[str, str]]:
-    """Each command with the output that it is said to have."""
-    for block in re.findall(r"^```console\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL):
-        for example in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, _, output = example.partition("\n")
-            yield command, output
-
-
-def pattern(output: str) -> str:
-    """`…` stands for anything within a line, or for any lines where it has one for itself."""
-    lines = (r"(?:.*\n)*?" if line == "…" else re.escape(line).replace("…", ".*?") + r"\n" for line in output.splitlines())
-    return "".join(lines)
-
-
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_its_commands_do_what_it_says(server: Server) -> None:
-    found = list(examples())
+    found = list(commands_of(DOCUMENT))
     assert len(found) > 10
     for command, output in found:
         assert command.startswith("curl ")

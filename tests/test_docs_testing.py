@@ -1,12 +1,12 @@
 """`docs/testing.md` is a project that works: its files are written down, and a pytest of their own runs them."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.documents import files_of
 from tests.harness import ROOT
 
 pytestmark = pytest.mark.timeout(180)  # a pytest in a pytest, with servers, on a machine that may be busy
@@ -24,7 +24,7 @@ def test_gold(run_task):
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """The example, with the path of this Handoff in place of the one that it names."""
-    files = re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+    files = files_of(DOCUMENT)
     assert [name for name, _ in files] == ["shop.py", "conftest.py", "pytest.ini", "test_shop.py", "test_server.py"]
     for name, text in files:
         (tmp_path / name).write_text(text.replace("/srv/handoff", str(ROOT)), encoding="utf-8")

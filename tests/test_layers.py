@@ -42,6 +42,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (3, "app/remote/__init__.py"),
     (3, "workers/claims.py workers/executor.py"),
     (4, "app/tables.py app/holdings.py app/meta.py"),
+    (4, "app/searching.py"),
     (4, "app/pending.py"),
     (4, "app/store.py"),
     (4, "app/scribe.py"),
@@ -71,7 +72,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (7, "app/commands/status.py"),
     (7, "app/commands/connections.py"),
     (7, "app/commands/group.py"),
-    (8, "run.py"),
+    (8, "run.py workers/cooperates.py"),
     (9, "app/testbed.py app/testproxy.py workers/testbed.py"),
     (9, "app/testing.py workers/testing.py"),
 )

@@ -111,10 +111,18 @@ def test_a_refused_recipient_is_a_clear_failure(server: Received) -> None:
     assert caught.value.details == {"smtp_code": 550}
 
 
-def test_nothing_is_sent_where_one_address_cannot_be_read(server: Received) -> None:
-    with pytest.raises(BadArguments, match=r'"to\[2\]" has no @') as caught:
-        send_mails("a@x.org", ["b@y.org", "c@y.org", "nobody"], "hi", "hello")
-    assert caught.value.details == {"parameter": "to[2]"}
+def test_an_address_that_cannot_be_read_is_reported_and_the_rest_are_sent(server: Received) -> None:
+    report = send_mails("a@x.org", ["b@y.org", "nobody", "c@y.org", "d@y.org\r\nBcc: e@y.org"], "hi", "hello")
+    unread = ['"to[1]" has no @', '"to[3]" has a line break or a NUL in it, which would end the header']
+    assert (report["sent"], report["not_sent"], [each["message"] for each in report["failed"]]) == (2, 2, unread)
+    assert report["failed"][0] == {"to": "nobody", "code": None, "message": unread[0]}
+    assert server.recipients() == ["b@y.org", "c@y.org"]
+
+
+def test_nothing_but_addresses_that_cannot_be_read_are_bad_arguments(server: Received) -> None:
+    with pytest.raises(BadArguments, match=r'"to\[0\]" has no @') as caught:
+        send_mails("a@x.org", ["nobody", "either"], "hi", "hello")
+    assert caught.value.details == {"parameter": "to[0]"}
     assert server.envelopes == []
 
 

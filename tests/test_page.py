@@ -195,9 +195,11 @@ def test_a_task_runs_again_and_one_that_runs_is_cancelled(page: Page) -> None:
 def test_the_keyboard_is_enough(page: Page) -> None:
     hand_off(page, "countdown", start="0")
     newest(page, "countdown", "succeeded")
+    first = page.evaluate(f"document.querySelector('{NEWEST}').dataset.id")
     page.fill("#field-start", "1")
     page.press("Enter")
     page.wait_until("document.querySelector('#form-note').textContent === 'countdown is accepted.'")
+    page.wait_until(f"document.querySelector('{NEWEST}').dataset.id !== {json.dumps(first)}")
     page.evaluate(f"document.querySelector('{NEWEST} button').focus()")
     page.press("ArrowDown")
     assert page.evaluate("document.activeElement.closest('.row').dataset.index") == "1"

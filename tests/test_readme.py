@@ -2,11 +2,12 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 from app.settings import TABLE
+from tests.harness import ROOT, Process, Server
 
-ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -19,6 +20,23 @@ def test_its_first_command_starts_the_server_and_its_second_the_tests() -> None:
     first, second = commands()
     assert first == shlex.split("python3 -m venv .venv && .venv/bin/pip install -q -r requirements.txt && .venv/bin/python run.py")
     assert second == shlex.split("python3 -m venv .venv && .venv/bin/pip install -q -r requirements-dev.txt && .venv/bin/python -m pytest")
+
+
+def test_its_own_task_runs_as_it_stands(tmp_path: Path) -> None:
+    (code,) = re.findall(
+        r"^```python\n(.*?)^```$", README.partition("\n## Write a task\n")[2].partition("\n- ")[0], re.MULTILINE | re.DOTALL
+    )
+    (tmp_path / "mycompany").mkdir()
+    (tmp_path / "mycompany" / "jobs.py").write_text(code.replace("time.sleep(1)", "time.sleep(0)"))
+    start, call = (shlex.split(line) for line in README.splitlines() if re.match(r"    \S+ run\.py (--tasks my|call write_)", line))
+    server = Server(*start[2:], cwd=tmp_path)
+    calling = Process([sys.executable, str(ROOT / "run.py"), *call[2:]], {"HANDOFF_WS": server.ws_url.split("/")[2]})
+    try:
+        assert calling.wait() == 0, calling.log()
+        assert calling.out() == "2\n"
+    finally:
+        calling.clean()
+        server.clean()
 
 
 def test_its_table_of_settings_is_the_one_that_is_read() -> None:

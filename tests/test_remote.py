@@ -138,6 +138,24 @@ def test_an_attach_that_is_refused_for_the_moment_is_tried_again(scripted: Scrip
     assert task.result(5.0) == {"sent": 2}
 
 
+def test_a_list_is_asked_for_until_all_were_looked_at_or_enough_is_found(scripted: Scripted) -> None:
+    session = scripted.session()
+    peer = scripted.peer(1)
+    lists: list[Any] = []
+    thread = threading.Thread(target=lambda: lists.extend(session.list(limit, 5.0, state="failed") for limit in (3, 1)))
+    thread.start()
+    assert peer.heard(1)[-1] == {"list": {"limit": 3, "state": "failed"}}
+    peer.say({"list": [{"id": "a"}], "before": 20})
+    assert peer.heard(2)[-1] == {"list": {"limit": 2, "state": "failed", "before": 20}}
+    peer.say({"list": [], "before": 10})
+    assert peer.heard(3)[-1] == {"list": {"limit": 2, "state": "failed", "before": 10}}
+    peer.say({"list": [{"id": "b"}]})
+    assert peer.heard(4)[-1] == {"list": {"limit": 1, "state": "failed"}}
+    peer.say({"list": [{"id": "c"}], "before": 20})
+    thread.join(5.0)
+    assert lists == [[{"id": "a"}, {"id": "b"}], [{"id": "c"}]]
+
+
 def test_requests_are_answered_in_their_order_and_a_refusal_without_an_id_is_that_of_the_first(scripted: Scripted) -> None:
     session = scripted.session()
     peer = scripted.peer(1)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from app import wire
-from app.child import die_with_parent
+from app.child import die_with_parent, flush
 from app.ends import LAST_SIGNAL
 from app.errors import HandoffError
 from app.messages import Event
@@ -184,6 +184,7 @@ def _call(channel: Channel, context: IsolatedContext, spec: Function, raw: Any) 
             context.check()
     finally:
         CURRENT.set(None)
+        flush()  # what it printed: this process ends by a kill, after which nothing is written out
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:

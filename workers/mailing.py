@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from app.errors import Failed
+from app.errors import Failed, HandoffError
 from workers.attempt import back_off
 from workers.context import CURRENT, TimeLimitExceeded, progress
 from workers.letter import Letter, Mailbox
@@ -23,18 +23,22 @@ MOST_NAMED = 50
 """Recipients that a report names."""
 LONGEST_MESSAGE = 200
 
+Unsent = tuple[str, HandoffError]
+"""An address, and why nothing was sent to it."""
+
 
 class Mailing:
-    """Sends once; then `report` tells what became of it."""
+    """Sends once; then `report` tells what became of it. `unread`: addresses that could not be read, and why; they are reported with the
+    others that get nothing."""
 
-    def __init__(self, mailer: Mailer, letter: Letter, recipients: Sequence[Mailbox]) -> None:
+    def __init__(self, mailer: Mailer, letter: Letter, recipients: Sequence[Mailbox], unread: Sequence[Unsent] = ()) -> None:
         self._mailer = mailer
         self._letter = letter
-        self._total = len(recipients)
+        self._total = len(recipients) + len(unread)
         self._waiting: list[tuple[Mailbox, Failed | None]] = [(recipient, None) for recipient in recipients]
         self._sent = 0
         self._uncertain = 0
-        self._failed: list[tuple[Mailbox, Failed]] = []
+        self._failed: list[Unsent] = list(unread)
 
     def send(self) -> None:
         """Block until each mail was taken or given up. A time limit that ends a wait ends the mailing.
@@ -48,12 +52,12 @@ class Mailing:
         for recipient, error in self._waiting:
             self._fail(recipient, error or Failed("there was no time for it"))
         if self._total and not self._sent:
-            recipient, error = self._failed[0]
-            raise Failed(f"none of {self._total} mails was taken; {recipient.address}: {error.message}", **self.report())
+            address, why = self._failed[0]
+            raise Failed(f"none of {self._total} mails was taken; {address}: {why.message}", **self.report())
 
     def report(self) -> dict[str, Any]:
         """How many were taken and how many not; of these the first `MOST_NAMED`, with the server's reply code, if any, and its words."""
-        named = [_named(recipient, error) for recipient, error in self._failed[:MOST_NAMED]]
+        named = [_named(address, error) for address, error in self._failed[:MOST_NAMED]]
         return {"sent": self._sent, "not_sent": len(self._failed), "failed": named}
 
     def _go_round(self) -> None:
@@ -86,7 +90,7 @@ class Mailing:
                 self._fail(recipient, error)
 
     def _fail(self, recipient: Mailbox, error: Failed) -> None:
-        self._failed.append((recipient, error))
+        self._failed.append((recipient.address, error))
 
     def _tell(self, note: str | None = None) -> None:
         progress(self._sent + len(self._failed), self._total, note)
@@ -105,5 +109,5 @@ class Mailing:
         return True
 
 
-def _named(recipient: Mailbox, error: Failed) -> dict[str, Any]:
-    return {"to": recipient.address, "code": error.details.get("smtp_code"), "message": error.message[:LONGEST_MESSAGE]}
+def _named(address: str, error: HandoffError) -> dict[str, Any]:
+    return {"to": address, "code": error.details.get("smtp_code"), "message": error.message[:LONGEST_MESSAGE]}

@@ -153,7 +153,7 @@ def _function(call: Callable[..., Any], name: str | None, options: Options, targ
     if not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise ValueError(f"the name {name[:_LONGEST_NAME]!r} cannot be used: letters, digits, _ and dots, at most {_LONGEST_NAME}")
     if _is_coroutine(call):
-        raise ValueError(f"{name} is a coroutine function; write it as plain blocking code, or give a function that calls asyncio.run")
+        raise ValueError(f"{name} is a coroutine function; write it as plain blocking code, or run asyncio.run in a thread")
     target = target or f"{call.__module__}:{getattr(call, '__qualname__', name)}"
     if options.run_in == "process" and ("<" in target or target.startswith("__main__:")):
         raise ValueError(f"{name} cannot run in a process: {target} cannot be imported there; define it at the top of a module")

@@ -86,7 +86,10 @@ def read_args(pairs: tuple[str, ...], text: str | None) -> dict[str, Any] | list
         return args
     if type(args) is list:
         raise click.UsageError("--args with an array goes with no NAME=VALUE")
-    return {**(args or {}), **dict(map(_read_pair, pairs))}
+    named = dict(map(_read_pair, pairs))
+    if len(named) < len(pairs):
+        raise click.UsageError("a NAME is given twice; write a list as NAME='[1, 2]'")
+    return {**(args or {}), **named}
 
 
 def _json(text: str) -> Any:

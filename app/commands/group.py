@@ -4,6 +4,7 @@ runs them itself, and a server loads nothing of this folder."""
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 import click
 from click.shell_completion import shell_complete
@@ -26,6 +27,8 @@ def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit status. Raises `SettingsError` where it cannot be used."""
     if instruction := os.environ.get(VARIABLE):
         return shell_complete(group, {}, PROGRAM, VARIABLE, instruction)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show it is no reason to end
     try:
         return _run(argv)
     except click.ClickException as error:
@@ -36,8 +39,17 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return exits.LEFT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would complain at its end
+        _write_no_more()
         return exits.CLOSED_PIPE
+    except OSError as error:
+        print_error(f"the output cannot be written: {error.strerror}")
+        _write_no_more()
+        return exits.NOT_WRITTEN
+
+
+def _write_no_more() -> None:
+    """Or the interpreter would try it again at its end, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(argv: Sequence[str]) -> int:

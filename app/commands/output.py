@@ -20,6 +20,8 @@ Row = Sequence[str]
 _OBEYED = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What stands in JSON as it is and a terminal may take for an order: C1 controls, direction marks, line separators."""
 
+_NOT_ASCII = re.compile("[^\x00-\x7f]")
+
 
 def to_json(value: Any) -> str:
     """The value on one line; anywhere but in strings JSON has none of the characters that are escaped here."""
@@ -27,8 +29,16 @@ def to_json(value: Any) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One line, at once: a script may be waiting for it."""
-    print(to_json(value), flush=True)
+    """One line, at once: a script may be waiting for it. In ASCII alone where stdout has no UTF-8: it stays JSON."""
+    text = to_json(value)
+    if not sys.stdout.encoding.lower().startswith("utf"):
+        text = _NOT_ASCII.sub(_escaped, text)
+    print(text, flush=True)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def print_error(text: str) -> None:

@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import click
@@ -10,8 +11,8 @@ import click
 from app.commands import exits, flags
 from app.commands.output import live_table, print_error, print_json, print_table, to_json
 from app.errors import RemoteError, Unavailable
-from app.messages import FINAL_STATES, State
-from app.remote import Session
+from app.messages import FINAL_STATES, IDENTIFIER, State
+from app.remote import MAX_LISTED, Session
 from app.remote.task import RemoteTask
 
 COLUMNS = ("id", "function", "state", "progress", "age")
@@ -46,13 +47,15 @@ With ID and --follow the exit status is that of the task:
     help="Only those in this state; several allowed.",
 )
 @click.option("--function", "functions", metavar="NAME", multiple=True, help="Only those of this function; several allowed.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, metavar="N", help="Look at the newest N.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, metavar="N", help="The newest N of them.")
 @click.option("--follow", is_flag=True, help="Go on showing what happens, until Ctrl-C, or the end of the one task.")
 @flags.json_option
 def tasks(
     task_id: str | None, states: tuple[str, ...], functions: tuple[str, ...], limit: int, follow: bool, as_json: bool, **where: str | None
 ) -> int:
     """List your tasks, newest first; with ID, show the events of that one."""
+    if task_id is not None and not IDENTIFIER.match(task_id):
+        raise click.UsageError("ID wants 1 to 64 characters of A-Z a-z 0-9 _ -")
     with flags.session(where, 60.0 if follow else 0.0) as session:
         if task_id is not None:
             return _Story(session, task_id, as_json).show(follow)
@@ -73,23 +76,20 @@ class _Chosen:
 
     def __init__(self, session: Session, states: frozenset[str], functions: frozenset[str], limit: int) -> None:
         self._session = session
-        self._states = states
-        self._functions = functions
+        self._states = sorted(states)
+        self._functions = sorted(functions) or [""]
         self._limit = limit
 
     def entries(self) -> list[dict[str, Any]]:
         """As the gateway lists them, with the last progress of those that run."""
-        listed = self._session.list(self._limit)
-        found = [entry for entry in listed if self._wants(entry)]
+        each = [self._session.list(self._limit, state=self._states, function=function) for function in self._functions]
+        found = sorted(chain.from_iterable(each), key=lambda entry: -entry["order"])[: self._limit]
         running = [entry for entry in found if entry["state"] == State.RUNNING.value and "done" not in entry][:MOST_PROGRESS]
         asked = [(entry, self._session.attach(entry["id"], max(0, entry["seq"] - 1))) for entry in running]
         for entry, task in asked:
             entry |= _progress_of(task)
             self._session.release(task)
         return found
-
-    def _wants(self, entry: dict[str, Any]) -> bool:
-        return (not self._states or entry["state"] in self._states) and (not self._functions or entry["function"] in self._functions)
 
 
 def _progress_of(task: RemoteTask) -> dict[str, Any]:
@@ -167,8 +167,8 @@ class _Story:
         return exits.OF_EVENT[final] if follow else 0
 
     def _last(self) -> int | None:
-        """The number of its last event, where it is among those that are listed."""
-        return next((entry["seq"] for entry in self._session.list(1000) if entry["id"] == self._id), None)
+        """The number of its last event; None where it is not known, or more begin so than are listed."""
+        return next((entry["seq"] for entry in self._session.list(MAX_LISTED, id=self._id) if entry["id"] == self._id), None)
 
 
 def _print_event(event: dict[str, Any]) -> None:

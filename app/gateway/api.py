@@ -13,7 +13,7 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 from app import wire
-from app.dispatch import MAX_LISTED, Dispatcher
+from app.dispatch import Dispatcher
 from app.errors import BadRequest, Busy, IdConflict, UnknownTask
 from app.gateway import sse
 from app.gateway.answers import Answer, json_answer
@@ -23,8 +23,9 @@ from app.gateway.follow import Follower
 from app.gateway.peer import Peer
 from app.gateway.problems import HttpRefusal
 from app.gateway.views import Views
+from app.gateway.wanted import read_wanted
 from app.journal import Stored
-from app.messages import IDENTIFIER, State, Submit, new_id, read_submit
+from app.messages import IDENTIFIER, Submit, new_id, read_submit
 from app.settings import Settings
 from app.task import Task, key_of
 
@@ -36,7 +37,6 @@ MOST_WAIT: Final = 60.0
 _OF_A_CONNECTION: Final = ("events", "on_disconnect")
 _WAIT: Final = re.compile(r'wait\s*=\s*"?(\d{1,9})"?')
 _COUNT: Final = re.compile(r"[0-9]{1,15}")
-_STATES: Final = tuple(state.value for state in State)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +134,10 @@ class Api:
 
     def list(self, request: Request) -> Answer:
         """One's own tasks, newest first."""
-        wanted = _query(request, "limit", "state", "function")
-        limit = _limit(wanted.get("limit", "100"))
-        state, function = wanted.get("state"), wanted.get("function")
-        if state is not None and state not in _STATES:
-            raise BadRequest(f"state wants one of {', '.join(_STATES)}")
-        found = self._dispatcher.list(request.owner, limit if state is None and function is None else MAX_LISTED)
-        tasks = [entry for entry in found if state in (None, entry["state"]) and function in (None, entry["function"])]
-        return json_answer(OK, {"tasks": tasks[:limit]})
+        query = _query(request, "limit", "before", "state", "function", "id")
+        numbers = {name: _whole(query[name], name) for name in ("limit", "before") if name in query}
+        tasks, before = self._dispatcher.search(request.owner, *read_wanted({**query, **numbers}))
+        return json_answer(OK, {"tasks": tasks} if before is None else {"tasks": tasks, "before": before})
 
     def show(self, request: Request) -> Answer:
         """One task: its state, and its result or its error where it is over; with `Prefer: wait`, as soon as it is."""
@@ -253,9 +249,9 @@ def _query(request: Request, *known: str) -> dict[str, str]:
     return query
 
 
-def _limit(text: str) -> int:
-    if not _COUNT.fullmatch(text) or not 1 <= int(text) <= MAX_LISTED:
-        raise BadRequest(f"limit wants a whole number from 1 to {MAX_LISTED}")
+def _whole(text: str, name: str) -> int:
+    if not _COUNT.fullmatch(text):
+        raise BadRequest(f"{name} wants a whole number")
     return int(text)
 
 

@@ -6,6 +6,8 @@ from typing import Any, Final
 from app.dispatch import MAX_LISTED
 from app.gateway import problems
 from app.gateway.schemas import Arguments, Schema
+from app.gateway.wanted import MOST_NAME
+from app.journal import LOOKED_AT
 from app.messages import IDENTIFIER, MAX_DELAY, MAX_PRIORITY, State
 
 _ID: Final = {"type": "string", "pattern": f"^{IDENTIFIER.pattern.removesuffix(chr(92) + 'Z')}$"}
@@ -148,13 +150,24 @@ _LIST: Final = {
     "summary": "One's own tasks, newest first",
     "parameters": [
         {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 100}},
+        {
+            "name": "before",
+            "in": "query",
+            "description": "The number that came with an earlier answer, which goes on from there.",
+            "schema": {"type": "integer", "minimum": 0, "maximum": 10**15 - 1},
+        },
         {"name": "state", "in": "query", "schema": {"enum": [state.value for state in State]}},
-        {"name": "function", "in": "query", "schema": {"type": "string"}},
+        {"name": "function", "in": "query", "schema": {"type": "string", "maxLength": MOST_NAME}},
+        {"name": "id", "in": "query", "description": "What the ids begin with.", "schema": _ID},
     ],
     "responses": _answers(
         200,
-        f"The tasks. With a filter, those among the newest {MAX_LISTED}.",
-        {"type": "object", "required": ["tasks"], "properties": {"tasks": {"type": "array", "items": _TASK_REFERENCE}}},
+        f"The tasks, as far as {LOOKED_AT} were looked at; where there may be more, `before` says where the next search goes on.",
+        {
+            "type": "object",
+            "required": ["tasks"],
+            "properties": {"tasks": {"type": "array", "items": _TASK_REFERENCE}, "before": _COUNT},
+        },
     ),
 }
 _SHOW: Final = {

@@ -25,6 +25,9 @@ from app.remote.task import RemoteTask
 Args = dict[str, Any] | list[Any] | None
 """By name, by position, or none."""
 
+MAX_LISTED = 1000
+"""Tasks that a gateway lists in one answer."""
+
 
 class Session:
     """A session with a gateway; may be shared by threads or greenlets. Its tasks go on at the gateway when it ends."""
@@ -83,13 +86,20 @@ class Session:
 
     def describe(self, timeout: float | None = None) -> dict[str, Any]:
         """The catalogue: `functions`, each with `name`, `doc`, `params` and `options`. Raises `Unavailable` after `timeout` seconds."""
-        description: dict[str, Any] = self._conversation.ask({"describe": True}, "describe", timeout)
+        description: dict[str, Any] = self._conversation.ask({"describe": True}, "describe", timeout)["describe"]
         return description
 
-    def list(self, limit: int = 100, timeout: float | None = None) -> "list[dict[str, Any]]":
-        """One's own tasks, newest first."""
-        tasks: list[dict[str, Any]] = self._conversation.ask({"list": {"limit": limit}}, "list", timeout)
-        return tasks
+    def list(self, limit: int = 100, timeout: float | None = None, **wanted: Any) -> "list[dict[str, Any]]":
+        """One's own tasks, newest first: at most `limit` of those that are `wanted`, as the wire has it: `state`, `function`, `id`. The
+        gateway looks so far at once, and is asked again until all were looked at; raises `Unavailable` where one answer takes `timeout`."""
+        found: list[dict[str, Any]] = []
+        while True:
+            message = {"list": {"limit": min(limit - len(found), MAX_LISTED), **wanted}}
+            answer = self._conversation.ask(message, "list", timeout)
+            found += answer["list"]
+            if len(found) >= limit or "before" not in answer:
+                return found
+            wanted["before"] = answer["before"]
 
     def close(self) -> None:
         """Leave. Unfinished tasks go on, and whoever waits for them here gets `Unavailable`."""

@@ -51,7 +51,7 @@ class _Request:
     def __init__(self, message: dict[str, Any], key: str) -> None:
         self.text = wire.encode(message)
         self.key = key
-        self.answer: Any = None
+        self.answer: dict[str, Any] = {}
         self.error: RemoteError | None = None
         self.settled = False
 
@@ -105,8 +105,8 @@ class Conversation:
             if one is not None and one.task is task:
                 self._finish(one)
 
-    def ask(self, message: dict[str, Any], key: str, timeout: float | None) -> Any:
-        """What the gateway answers under `key`; asked again on the next connection where this one ends before the answer."""
+    def ask(self, message: dict[str, Any], key: str, timeout: float | None) -> dict[str, Any]:
+        """The gateway's answer, which has this `key`; asked again on the next connection where this one ends before the answer."""
         request = _Request(message, key)
         with self._lock:
             self._check()
@@ -201,7 +201,7 @@ class Conversation:
         refused = "error" in message and "id" not in message
         if request is None or not (refused or request.key in message):
             return False
-        request.answer = message.get(request.key)
+        request.answer = message
         request.error = error_of(message["error"]) if refused else None
         request.settled = True
         self._requests.popleft()

@@ -8,11 +8,11 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from app.errors import Failed
+from app.errors import BadArguments, Failed
 from workers.context import Retry, current
-from workers.letter import Letter, mailbox
+from workers.letter import LONGEST_ADDRESS, Letter, Mailbox, mailbox
 from workers.mailer import Mailer, mailer_for
-from workers.mailing import Mailing
+from workers.mailing import Mailing, Unsent
 from workers.mime import Attachments
 from workers.registry import task
 from workers.smtp import NoConnection, Refused
@@ -57,10 +57,10 @@ def send_mails(
 ) -> dict[str, Any]:
     """Send one mail to each address, and tell how far it is. One that is refused stops nobody; the result names those not sent.
 
-    Nothing is sent where an address cannot be read. It fails where no mail at all was taken.
+    So it does with one that cannot be read. It fails where no mail at all was taken.
     """
     letter = _letter(from_, subject, contents, html, attachments, reply_to)
-    mailing = Mailing(_mailer(), letter, [mailbox(address, f"to[{number}]") for number, address in enumerate(to)])
+    mailing = Mailing(_mailer(), letter, *_read(to))
     try:
         mailing.send()
     except NoConnection as error:
@@ -70,6 +70,20 @@ def send_mails(
 
 def _letter(from_: str, subject: str, contents: str, html: str, attachments: Attachments, reply_to: str) -> Letter:
     return Letter(from_, subject, contents, html=html, attachments=attachments, reply_to=reply_to)
+
+
+def _read(to: Sequence[str]) -> tuple[list[Mailbox], list[Unsent]]:
+    """Whom a mail can be sent, and whom not; raises `BadArguments` where it is nobody at all."""
+    recipients: list[Mailbox] = []
+    unread: list[Unsent] = []
+    for number, address in enumerate(to):
+        try:
+            recipients.append(mailbox(address, f"to[{number}]"))
+        except BadArguments as error:
+            unread.append((address[:LONGEST_ADDRESS], error))
+    if unread and not recipients:
+        raise unread[0][1]
+    return recipients, unread
 
 
 def _ending(error: Refused | NoConnection) -> Failed:

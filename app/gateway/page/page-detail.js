@@ -55,9 +55,14 @@ export class Detail {
 
   async #readArguments(id) {
     try {
-      const { tasks } = await this.#handoff.search({ id, args: true });
-      if (this.#id !== id) return;
-      this.#args = tasks.find((task) => task.id === id);
+      const order = this.#store.get(id)?.order;
+      let wanted = { id, args: true, ...(order && { before: order + 1 }) };
+      while (wanted) {
+        const { tasks, before } = await this.#handoff.search(wanted);
+        if (this.#id !== id) return;
+        this.#args = tasks.find((task) => task.id === id);
+        wanted = this.#args || !before ? null : { ...wanted, before }; // the ids of others may begin so
+      }
       this.#draw();
     } catch (error) {
       if (error.name !== "HandoffError") throw error;
