@@ -7,11 +7,12 @@ The commands that talk to a server that runs are in `app/commands/`, which only 
 import functools
 import logging
 import os
+import socket
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 
-from app import ends, listeners, log, rundir, settings
+from app import ends, listeners, log, rundir, settings, supervised
 from app.address import Address
 from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
@@ -26,7 +27,7 @@ Hands tasks off from WebSocket clients to a pool of worker processes.
 commands:
   start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too
   gateway   one gateway process; without --pool it uses the workers that run in the same data directory
-  worker    one worker process
+  worker    one worker process; with --text fd:0 one of --workers that share a listener
   call      run one task on a server that runs, and wait for it: run.py call countdown start=3
   tasks     your tasks, or all that was said of one: run.py tasks
   functions what can be called: run.py functions
@@ -78,6 +79,7 @@ def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
 
 def start(chosen: Settings) -> int:
     """The gateway and the workers under a master; stays until all of them have ended."""
+    supervised.follow(os.environ)
     log.configure("master", chosen.log_level, chosen.log_format, chosen.log_file)
     lock = rundir.lock(chosen.run_dir)
     ends.sweep(chosen.run_dir)
@@ -103,24 +105,36 @@ def _workers(chosen: Settings) -> list[Role]:
 
 def gateway(chosen: Settings) -> int:
     """One gateway, in this very process."""
-    listener = listeners.listen(chosen.ws, "--ws")
-    log.configure("gateway", chosen.log_level, chosen.log_format, chosen.log_file)
+    name = chosen.name or "gateway"
+    listener = _alone(chosen, name, chosen.ws, "--ws")
     addresses = {"gateway": listeners.address_of(listener)}
     _warn(addresses)
-    live(Child("gateway", listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
+    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
 def worker(chosen: Settings) -> int:
     """One worker, in this very process."""
-    listener = listeners.listen(chosen.text, "--text")
-    log.configure("worker", chosen.log_level, chosen.log_format, chosen.log_file)
+    name = chosen.name or f"worker-{os.getpid()}"
+    listener = _alone(chosen, name, chosen.text, "--text")
     addresses = {"worker": listeners.address_of(listener)}
     _warn(addresses)
-    live(
-        Child(f"worker-{os.getpid()}", listener, functools.partial(_say, addresses)),
-        functools.partial(run_worker, chosen, 1),
-        chosen.log_level,
-    )
+    siblings = chosen.workers if chosen.text.fd >= 0 and "workers" in chosen.given else 1
+    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(_run_alone, chosen, siblings), chosen.log_level)
+
+
+def _run_alone(chosen: Settings, siblings: int, child: Child) -> None:
+    try:
+        run_worker(chosen, siblings, child)
+    finally:
+        supervised.end_what_is_left(os.environ)
+
+
+def _alone(chosen: Settings, name: str, address: Address, flag: str) -> socket.socket:
+    """What a process without a master does for itself, before it listens; its listener."""
+    supervised.follow(os.environ)
+    log.configure(name, chosen.log_level, chosen.log_format, chosen.log_file)
+    ends.sweep(chosen.run_dir)
+    return listeners.listen(address, flag)
 
 
 def run_gateway(chosen: Settings, child: Child) -> None:

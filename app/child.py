@@ -68,9 +68,10 @@ class Child:
         self._say(LEAVING)
 
 
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` ends. To be called in the child, of a fork that the parent's main thread made."""
-    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel send this process a signal when `parent` ends. To be called in the child, of a fork that the parent's main thread
+    made."""
+    if _libc.prctl(_PR_SET_PDEATHSIG, number) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it ended before the kernel knew
         os._exit(EXIT_ORPHANED)

@@ -3,6 +3,7 @@
 Which settings there are is in `app/settings.py`. A reader raises `ValueError`, `KeyError` or `OverflowError` for what it cannot read.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -15,6 +16,7 @@ MOST_PROCESSES = 1024
 SHORTEST_LINE = 4 * KIB
 """A gateway's own lines to its workers must fit."""
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # it becomes the beginning of file names
 DURABILITIES = ("full", "normal", "off")
 
 
@@ -110,7 +112,18 @@ def _path(text: str) -> Path:
     return Path(text).absolute()  # a task that changes its directory must not take ours along
 
 
-ADDRESS = Kind(Address.parse, "an address", "ADDRESS")
+def _elsewhere(text: str) -> Address:
+    address = Address.parse(text)
+    return address if address.fd < 0 else _nothing()
+
+
+def _name(text: str) -> str:
+    return text if not text or _NAME.fullmatch(text) else _nothing()
+
+
+ADDRESS = Kind(_elsewhere, "an address", "ADDRESS")
+LISTENER = Kind(Address.parse, "an address", "ADDRESS")
+NAME = Kind(_name, "up to 64 of A-Z, a-z, 0-9, _, - and .", "NAME")
 COUNT = Kind(_whole, "a whole number, 0 or more", "N")
 FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
 POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")

@@ -1,4 +1,5 @@
-"""Sockets that listen: bound before anything is forked, so that an address which is taken is known at once. Nothing is accepted here."""
+"""Sockets that listen: bound, or taken over from whoever started us, before anything is forked, so that an address which is taken is known
+at once. Nothing is accepted here."""
 
 import contextlib
 import errno
@@ -18,6 +19,8 @@ def listen(address: Address, flag: str) -> socket.socket:
 
     Raises `SettingsError`, naming the flag, where the address cannot be had.
     """
+    if address.fd >= 0:
+        return _take_over(address, flag)
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         _bind(sock, address)
@@ -27,6 +30,31 @@ def listen(address: Address, flag: str) -> socket.socket:
         raise SettingsError(f"{flag}: cannot listen on {address}: {error.strerror or error}") from None
     sock.setblocking(False)  # inherited by the children: where another process wins the accept, a blocking one would hold the hub
     return sock
+
+
+def _take_over(address: Address, flag: str) -> socket.socket:
+    """The listener that was handed over as this descriptor. What tasks start must not inherit it, or the port would stay taken."""
+    try:
+        given = socket.socket(fileno=address.fd)
+    except OSError as error:
+        raise SettingsError(f"{flag}: nothing that listens was handed over as {address}: {error.strerror}") from None
+    if given.type != socket.SOCK_STREAM or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        given.detach()
+        raise SettingsError(f"{flag}: what was handed over as {address} does not listen")
+    sock = given.dup()
+    _let_go(given.detach())
+    sock.setblocking(False)
+    return sock
+
+
+def _let_go(fd: int) -> None:
+    """Close it; of the three standard ones something is left, or the next file would be taken for it."""
+    if fd > 2:
+        os.close(fd)
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, fd)
+    os.close(nothing)
 
 
 def _bind(sock: socket.socket, address: Address) -> None:

@@ -21,7 +21,9 @@ from app.kinds import (
     FEW,
     LEVEL,
     LINE_SIZE,
+    LISTENER,
     LOG_FORMAT,
+    NAME,
     PATH,
     PATH_OR_NONE,
     POSITIVE,
@@ -43,6 +45,7 @@ class Settings:
 
     ws: Address
     text: Address
+    name: str
     workers: int
     concurrency: int
     process_slots: int
@@ -121,8 +124,9 @@ class Setting(NamedTuple):
 
 
 TABLE = (
-    Setting("ws", ADDRESS, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
-    Setting("text", ADDRESS, "127.0.0.1:12345", "where the workers listen, or unix:/path"),
+    Setting("ws", LISTENER, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
+    Setting("text", LISTENER, "127.0.0.1:12345", "where the workers listen; unix:/path, or fd:0 for a socket that was handed over"),
+    Setting("name", NAME, "", "what one worker, or gateway, that is started alone calls itself"),
     Setting("workers", FEW, str(len(os.sched_getaffinity(0))), "worker processes (default: one a CPU)"),
     Setting("concurrency", POSITIVE, "100", "tasks at once in one worker process"),
     Setting("process_slots", COUNT, "1", "tasks at once that run in processes of their own, a worker"),

@@ -1,6 +1,7 @@
 """Tasks that leave something behind, hold the hub for ever, or fork: for `tests/test_leftovers.py`."""
 
 import os
+import subprocess
 import time
 
 import gevent
@@ -43,3 +44,22 @@ def fork_and_leave(seconds: float) -> None:
         time.sleep(seconds)
         os._exit(0)
     os._exit(3)
+
+
+@task(run_in="process")
+def nap_apart(seconds: float) -> float:
+    """The same, in a process of its own."""
+    time.sleep(seconds)
+    return seconds
+
+
+@task
+def leave_a_program(seconds: float) -> int:
+    """Starts one, and does not wait for it; its pid."""
+    return subprocess.Popen(["sleep", str(seconds)]).pid
+
+
+@task(retryable=True, attempts=9, backoff=0.01)
+def die_often() -> None:
+    """Ends its process, every time."""
+    os._exit(7)

@@ -1,30 +1,21 @@
 """Every row of the faults, small: 200 tasks and 3 kills, at named points. The long form, at random moments, is `python -m bench.faults`."""
 
-import random
 import re
 
 import pytest
 
 from bench.faults.__main__ import ROWS
 from bench.faults.disk import Skipped, trace_of_accepts
-from bench.faults.stage import Plan
+from tests import test_faults_service
+from tests.rows import play
 
-ELSEWHERE = frozenset(("attacks",))
-"""Rows whose parts have tests of their own, in `tests/test_websocket.py` and the two of bad input."""
+ELSEWHERE = frozenset(("attacks", *test_faults_service.ROWS))
+"""Rows that have tests of their own: the first in `tests/test_websocket.py` and the two of bad input."""
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row not in ELSEWHERE])
 def test_a_fault_is_survived_and_the_ledger_adds_up(row: str) -> None:
-    seed = random.randrange(1 << 30)
-    print(f"seed {seed}")
-    try:
-        accounts = ROWS[row](Plan(200, 3, seed, False))
-    except Skipped as skipped:
-        pytest.skip(str(skipped))
-    print(*accounts.cells(), *accounts.remarks)
-    assert accounts.broken == []
-    assert accounts.accepted >= 200
-    assert (accounts.lost, accounts.twice) == (0, [])
+    play(row)
 
 
 def test_no_accepted_leaves_before_a_sync_of_its_own() -> None:

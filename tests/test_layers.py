@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/address.py app/labels.py app/locks.py app/sockets.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/ends.py app/child.py"),
-    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/scoreboard.py"),
+    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/scoreboard.py app/supervised.py"),
     (1, "app/heartbeat.py app/control.py"),
     (1, "app/row.py"),
     (1, "app/presence.py"),

@@ -1,103 +1,24 @@
 """`supervisord.conf` as it is, with a real supervisord in the background: Handoff is started, restarted, killed and stopped.
 
-What only the master promises, whoever started it, is in `test_run.py`.
+What only the master promises, whoever started it, is in `test_run.py`; the other form, of programs of their own, in
+`test_supervisord_split.py`; both under a load of tasks, in `bench/faults/service.py`.
 """
 
 import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.harness import ROOT, Process, TextClient, wait_until
+from tests.harness import ROOT, TextClient, wait_until
+from tests.supervision import WORKERS, Supervised
 
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-WORKERS = 2
 OURS = 2 + WORKERS  # with the master and the gateway
-
-
-class Supervised(Process):
-    """supervisord in a directory that is as a fresh clone, where only `var` holds nothing yet; ready when made."""
-
-    def __init__(self, clone: Path) -> None:
-        self.clone, self.var = clone, clone / "var"
-        (clone / "run.py").symlink_to(ROOT / "run.py")
-        shutil.copy(ROOT / "supervisord.conf", clone)
-        self.var.mkdir()
-        shutil.copy(ROOT / "var/.gitignore", self.var)
-        self._port = socket.socket()  # bound, and never listening: nobody else is given the port between two starts
-        self._port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._port.bind(("127.0.0.1", 0))
-        self.text_address: tuple[str, int] = self._port.getsockname()
-        settings = {"WS": "127.0.0.1:0", "TEXT": f"127.0.0.1:{self.text_address[1]}", "WORKERS": str(WORKERS)}
-        env = {f"HANDOFF_{name}": value for name, value in settings.items()} | {"PATH": PATH}
-        super().__init__(["supervisord", "-c", "supervisord.conf"], env, clone)
-        try:
-            self.wait_ready(1)
-        except AssertionError:
-            self.kill()
-            raise
-
-    def out(self) -> str:
-        """What Handoff has said since the start of supervisord."""
-        return self._text("handoff.log")
-
-    def log(self) -> str:
-        """What supervisord has said, and Handoff."""
-        return super().log() + self.supervisor_log() + self.out()
-
-    def supervisor_log(self) -> str:
-        """What supervisord alone has said."""
-        return self._text("supervisord.log")
-
-    def _text(self, name: str) -> str:
-        path = self.var / name
-        return path.read_text(errors="replace") if path.exists() else ""
-
-    def starts(self) -> int:
-        """How often Handoff has come up."""
-        return self.out().splitlines().count("ready")
-
-    def wait_ready(self, starts: int) -> None:
-        """Until it has come up so often."""
-        wait_until(lambda: self.starts() == starts, 20.0, self.log)
-
-    def ctl(self, *words: str) -> str:
-        """What supervisorctl answers."""
-        command = ["supervisorctl", "-c", "supervisord.conf", *words]
-        done = subprocess.run(command, cwd=self.clone, env=os.environ | {"PATH": PATH}, stdout=subprocess.PIPE, timeout=30, check=False)
-        return done.stdout.decode().strip()
-
-    def wait_state(self, state: str) -> None:
-        """Until `supervisorctl status` says so."""
-        wait_until(lambda: re.match(rf"handoff +({state})\b", self.ctl("status")), message=self.log)
-
-    def handoff(self) -> set[int]:
-        """The processes of Handoff, without supervisord."""
-        return self.tree() - {int(self._text("supervisord.pid"))}
-
-    def ask(self, **request: Any) -> Any:
-        """What the Text port answers."""
-        with TextClient(self.text_address) as client:
-            return client.ask(request)
-
-    def clean(self) -> None:
-        """End all of it, where that was not done."""
-        try:
-            if self.tree():
-                self.ctl("shutdown")
-                wait_until(lambda: not self.tree(), 20.0, self.describe)
-        finally:
-            self._port.close()
-            super().clean()
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +47,7 @@ def test_it_is_up_with_one_command_and_runs_a_task(supervised: Supervised) -> No
 
 
 def test_all_that_it_writes_is_in_var_and_private(supervised: Supervised) -> None:
-    assert {path.name for path in supervised.clone.iterdir()} == {"run.py", "supervisord.conf", "var"}
+    assert {path.name for path in supervised.clone.iterdir()} == {"run.py", "supervisord.conf", "supervisord.d", "var"}
     assert stat.S_IMODE((supervised.var / "supervisord.sock").stat().st_mode) == 0o600
     assert stat.S_IMODE((supervised.var / "handoff.log").stat().st_mode) == 0o600
 
@@ -140,10 +61,10 @@ def test_its_limit_of_open_files_is_raised(supervised: Supervised) -> None:
 
 
 def test_a_restart_makes_new_processes_and_binds_the_port_again(supervised: Supervised) -> None:
-    before, starts = supervised.handoff(), supervised.starts()
+    before = supervised.handoff()
     assert supervised.ctl("restart", "handoff").splitlines() == ["handoff: stopped", "handoff: started"]
     supervised.wait_state("RUNNING")
-    supervised.wait_ready(starts + 1)
+    supervised.wait_up(before)
     now = supervised.handoff()
     assert len(now) == OURS
     assert not now & before
@@ -152,12 +73,25 @@ def test_a_restart_makes_new_processes_and_binds_the_port_again(supervised: Supe
 
 def test_a_master_that_was_killed_is_started_again_and_nothing_is_left_of_the_old_one(supervised: Supervised) -> None:
     supervised.wait_state("RUNNING")
-    before, starts = supervised.handoff(), supervised.starts()
+    before = supervised.handoff()
     os.kill(int(supervised.ctl("pid", "handoff")), signal.SIGKILL)
     wait_until(lambda: not supervised.handoff() & before, 2.0, supervised.describe)
-    supervised.wait_ready(starts + 1)
+    supervised.wait_up(before)
     assert "exited: handoff (terminated by SIGKILL; not expected)" in supervised.supervisor_log()
     assert len(supervised.handoff()) == OURS
+    echo(supervised)
+
+
+def test_what_runs_when_supervisord_is_killed_ends_and_the_next_one_waits_for_the_ports(supervised: Supervised) -> None:
+    before = supervised.handoff()
+    with TextClient(supervised.text_address) as client:
+        client.send({"id": "t1", "function": "sleep", "args": {"seconds": 2}})
+        client.until(lambda message: message["event"] == "started")
+        supervised.kill_supervisor()
+        supervised.again()
+        assert client.receive()["event"] == "succeeded"
+    supervised.wait_up(before)
+    assert not supervised.tree() & before
     echo(supervised)
 
 

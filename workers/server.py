@@ -17,7 +17,7 @@ import gevent
 from gevent import socket
 from gevent.event import Event as Signal
 
-from app import collector
+from app import collector, supervised
 from app.child import Child
 from app.ends import overrun_path, stack_path
 from app.heartbeat import Look
@@ -229,4 +229,6 @@ def serve(settings: Settings, child: Child, siblings: int) -> None:
     REGISTRY.freeze()
     worker = Worker(settings, child, siblings)
     collector.settle()
+    if child.lifeline < 0:
+        supervised.outlast_start(os.environ)
     worker.serve(child.listener)

@@ -124,7 +124,7 @@ class Gateway:
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
         self._report = Report(self._dispatcher, self._server.requests, self._reaper.connections)
-        self._presence = Presence(hub.loop, settings, "gateway", "gateway", address, self._report.look)
+        self._presence = Presence(hub.loop, settings, "gateway", settings.name or "gateway", address, self._report.look)
 
     def _openers(self) -> dict[str, Opener]:
         """What is served where; one's own handlers take `/`, and `/ws` stays."""

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults import crowd, disk, kills, rude
+from bench.faults import crowd, disk, kills, rude, service
 from bench.faults.accounts import HEADINGS, Accounts
 from bench.faults.stage import Plan
 from bench.report import columns
@@ -34,6 +34,11 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     "connections": crowd.connections,
     "does-not-read": crowd.slow_readers,
     "attacks": crowd.attacks,
+    "term-under-load": service.term_under_load,
+    "supervisord-restart": service.supervisord_restart,
+    "supervisord-split-restart": service.supervisord_split,
+    "supervisord-split-kills": service.supervisord_kills,
+    "broken-module": service.broken_module,
     "master": kills.master,
     "everything": kills.everything,
 }

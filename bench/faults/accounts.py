@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FINAL = frozenset(("succeeded", "failed", "timed_out", "cancelled", "interrupted"))
-RETRYABLE = {"again": 1, "asks": 2, "dies_after_once": 1, "exits": 1, "segfaults": 1, "devours_again": 1}
+RETRYABLE = {"again": 1, "asks": 2, "lingers": 1, "dies_after_once": 1, "exits": 1, "segfaults": 1, "devours_again": 1}
 """Functions that may run more than once, and how often they run where nothing happens to them."""
 
 

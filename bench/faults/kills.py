@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from bench.faults.accounts import Accounts, runs_of
+from bench.faults.house import deaths
 from bench.faults.stage import STEADY, Mix, Plan, Stage, brief, staged
 from tests.harness import wait_until
 
@@ -137,13 +138,13 @@ def gateway_at(row: str, plan: Plan) -> Accounts:
         for number in range(len(points)):
             for step in range(1, 5):  # until the point is reached; how many commits there are in so many tasks, chance says
                 stage.driver.allow((number + step / 4) / (len(points) + 1))
-                wait_until(lambda number=number: stage.house.deaths() > number or stage.driver.idle, 60, stage.state)  # type: ignore[misc]
+                wait_until(lambda number=number: deaths(stage.house.data_dir) > number or stage.driver.idle, 60, stage.state)  # type: ignore[misc]
             with suppress(AssertionError):  # a point in the tables may be reached later, and without more tasks
-                wait_until(lambda number=number: stage.house.deaths() > number, 3)  # type: ignore[misc]
+                wait_until(lambda number=number: deaths(stage.house.data_dir) > number, 3)  # type: ignore[misc]
             if plan.long:  # else it would be replaced later and later
                 wait_until(stage.house.gateway_pid, 60, stage.state)
                 time.sleep(2 * STEADY)
-        stage.kills = stage.house.deaths()
+        stage.kills = deaths(stage.house.data_dir)
         accounts = stage.books()
     accounts.want(accounts.kills == len(points), f"{len(points) - accounts.kills} points were not reached")
     accounts.want(not accounts.interrupted, f"I = {len(accounts.interrupted)}: {accounts.reasons}")
@@ -178,7 +179,7 @@ def master(plan: Plan) -> Accounts:
             os.kill(stage.house.pid, signal.SIGKILL)
             wait_until(lambda: not stage.house.tree(), 10, lambda: stage.house.describe())
             took.append(time.monotonic() - began)
-            stage.restart(*FLAGS)
+            stage.restart()
         accounts = stage.books()
         accounts.blame(stage.killed)
     accounts.want(max(took) < 2.0, f"the last process was gone after {max(took):.2f} s")
@@ -195,7 +196,7 @@ def everything(plan: Plan) -> Accounts:
             stage.kills += 1
             stage.house.kill()
             began = time.monotonic()
-            stage.restart(*FLAGS)
+            stage.restart()
             wait_until(lambda began=began: stage.driver.heard_at > began, 30, stage.state)  # type: ignore[misc]
             took.append(time.monotonic() - began)
         accounts = stage.books()

@@ -18,7 +18,7 @@ from typing import Any
 
 from bench.faults.accounts import Accounts, runs_of
 from bench.faults.driver import Driver, witness
-from bench.faults.house import House
+from bench.faults.house import House, Service
 from tests.harness import wait_until
 
 FAILURES = ("report-failed", "commit-failed", "message-failed", "turn-failed", "connection-failed", "line-failed")
@@ -40,6 +40,9 @@ class Plan:
     seed: int
     long: bool
 
+
+Build = Callable[[Path, Path], House | Service]
+"""Starts a server, given its data directory and the file of effects."""
 
 Mix = dict[str, list[Any] | Callable[[random.Random], list[Any]]]
 """Functions with their arguments; each is as likely as the others."""
@@ -72,7 +75,8 @@ class Stage:
 
     row: str
     plan: Plan
-    house: House
+    build: Build
+    house: House | Service
     chance: random.Random
     workers: list[House]
     driver: Driver = field(init=False)
@@ -124,11 +128,16 @@ class Stage:
         self.driver.check()
         return f"{self.row}: {self.driver.finished} of {len(self.driver.tasks)} finished\n{self.house.log()[-4000:]}"
 
-    def restart(self, *flags: str) -> None:
+    def want(self, holds: bool, words: str) -> None:
+        """A promise of this row."""
+        if not holds:
+            self.broken.append(words)
+
+    def restart(self) -> None:
         """Start anew on the same data directory; the driver finds it."""
         self.logs.append(self.house.log())
         self.house.end()
-        self.house = House(self.house.data_dir, self.house.effects, *flags)
+        self.house = self.build(self.house.data_dir, self.house.effects)
 
     def books(self, patience: float = PATIENCE) -> Accounts:
         """Wait for every report, have a witness told the same, and close the books."""
@@ -158,6 +167,7 @@ def staged(
     lines: int = 4,
     window: int = 50,
     workers: int = 0,
+    build: Build | None = None,
     **options: Any,
 ) -> Iterator[Stage]:
     """A house and a driver that has connected; the house is ended, and its orphans looked for, afterwards. `workers`: so many that run
@@ -167,7 +177,8 @@ def staged(
         alone = [House(*place, *flags, command="worker") for _ in range(workers)]
         for worker in alone:
             stack.callback(worker.end)
-        stage = Stage(row, plan, House(*place, *flags, **options), random.Random(plan.seed), alone)
+        build = build or (lambda *place: House(*place, *flags, **options))
+        stage = Stage(row, plan, build, build(*place), random.Random(plan.seed), alone)
         stack.callback(lambda: stage.house.end())
         stage.driver = Driver(lambda: stage.house.ws_url, messages(row, plan, mix, plain), plan.seed, lines, window)
         stack.callback(stage.driver.stop)

@@ -50,6 +50,15 @@ def again(seconds: float = 0) -> int:
 
 
 @task(retryable=True, attempts=40, backoff=0.05)
+def lingers(seconds: float) -> int:
+    """Takes its time at the first attempt alone."""
+    effect()
+    if current().attempt == 1:
+        time.sleep(seconds)
+    return current().attempt
+
+
+@task(retryable=True, attempts=40, backoff=0.05)
 def asks(seconds: float = 0) -> int:
     """Asks to be tried again, once; what its process dies of comes on top."""
     effect()
