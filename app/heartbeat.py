@@ -84,6 +84,9 @@ class Heartbeat:
             self._say()
 
     def _beat(self) -> None:
+        if os.getpid() != self._who["pid"]:  # a task has forked: the slot is its parent's
+            self._timer.stop()
+            return
         now = time.monotonic()
         lag = max(0.0, now - self._due)
         self._due = now + BEAT_EVERY

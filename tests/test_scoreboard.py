@@ -164,15 +164,33 @@ def test_a_process_goes_on_where_there_is_no_room_for_a_slot(tmp_path: Path, cap
     assert "scoreboard-unavailable" in caplog.text
 
 
+def test_what_a_task_forks_does_not_speak_for_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, looked = _Loop(), iter(range(10))
+    heartbeat = Heartbeat(loop, "worker", "worker-1", "", lambda: Look(0, next(looked), 0, [], {}, {}))
+    board = heartbeat.start(tmp_path)
+    assert board is not None
+    loop.beat()
+    assert board.read().alive[0]["began"] == 1
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    loop.beat()
+    assert board.read().alive[0]["began"] == 1
+    assert loop.beat is None
+    board.close()
+
+
 class _Loop:
+    """Its one timer goes off when the test says so."""
+
+    beat: Any = None
+
     def timer(self, *_: float) -> Any:
         return self
 
-    def start(self, *_: object) -> None:
-        raise AssertionError("nothing is to be written")
+    def start(self, beat: Callable[[], None]) -> None:
+        self.beat = beat
 
     def stop(self) -> None:
-        pass
+        self.beat = None
 
 
 # What is counted.
