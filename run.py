@@ -11,8 +11,9 @@ import socket
 import sys
 from argparse import SUPPRESS, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from dataclasses import replace
 
-from app import ends, listeners, log, rundir, settings, supervised
+from app import ends, exposure, listeners, log, rundir, secret, settings, supervised
 from app.address import Address
 from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
@@ -50,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
             return client([*argv[at : at + 1], *argv[:at], *argv[at + 1 :]])
         command, chosen = _parse(argv)
+        chosen = replace(chosen, secret=secret.take_secret(chosen.secret_file, os.environ))
         _make_directories(chosen)
         return COMMANDS[command](chosen)
     except SettingsError as error:
@@ -84,8 +86,8 @@ def start(chosen: Settings) -> int:
     lock = rundir.lock(chosen.run_dir)
     ends.sweep(chosen.run_dir)
     roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
-    addresses = {role.name: listeners.address_of(role.listener) for role in roles}
-    _warn(addresses)
+    addresses = {role.name: _address_of(chosen, role.name, role.listener) for role in roles}
+    _warn(chosen, addresses)
     try:
         announce = functools.partial(_announce, addresses)
         return Master(roles, chosen.graceful, chosen.log_level, announce, chosen.run_dir, Row(chosen.run_dir)).run()
@@ -107,8 +109,8 @@ def gateway(chosen: Settings) -> int:
     """One gateway, in this very process."""
     name = chosen.name or "gateway"
     listener = _alone(chosen, name, chosen.ws, "--ws")
-    addresses = {"gateway": listeners.address_of(listener)}
-    _warn(addresses)
+    addresses = {"gateway": _address_of(chosen, "gateway", listener)}
+    _warn(chosen, addresses)
     live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
 
 
@@ -116,8 +118,8 @@ def worker(chosen: Settings) -> int:
     """One worker, in this very process."""
     name = chosen.name or f"worker-{os.getpid()}"
     listener = _alone(chosen, name, chosen.text, "--text")
-    addresses = {"worker": listeners.address_of(listener)}
-    _warn(addresses)
+    addresses = {"worker": _address_of(chosen, "worker", listener)}
+    _warn(chosen, addresses)
     siblings = chosen.workers if chosen.text.fd >= 0 and "workers" in chosen.given else 1
     live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(_run_alone, chosen, siblings), chosen.log_level)
 
@@ -169,13 +171,18 @@ def _patch(child: Child) -> None:
         child.watcher.start(os._exit, EXIT_ORPHANED)
 
 
-def _warn(addresses: dict[str, Address]) -> None:
+def _address_of(chosen: Settings, role: str, listener: socket.socket) -> Address:
+    return listeners.address_of(listener)._replace(tls=role == "worker" and chosen.text.tls)
+
+
+def _warn(chosen: Settings, addresses: dict[str, Address]) -> None:
+    """Say what is dangerous; raises `SettingsError` for what is too dangerous."""
     logger = logging.getLogger(__name__)
+    warnings = exposure.check(chosen, addresses)
     if os.geteuid() == 0:
         logger.warning("running-as-root: tasks may do anything on this machine; start it as a user of its own")
-    for role, address in addresses.items():
-        if not address.is_loopback:
-            logger.warning("open-to-others: the %s listens on %s, and takes any task from whoever can connect to it", role, address)
+    for warning in warnings:
+        logger.warning("open-to-others: %s", warning)
 
 
 def _say(addresses: dict[str, Address], said: bytes) -> None:
@@ -189,7 +196,7 @@ def _announce(addresses: dict[str, Address]) -> None:
     if address := addresses.get("gateway"):
         lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws://{address}/ws")
     if address := addresses.get("worker"):
-        lines.append(f"workers listening on {address}" if address.path else f"workers listening on text://{address}")
+        lines.append(f"workers listening on {address}" if address.path or address.tls else f"workers listening on text://{address}")
     if (address := addresses.get("gateway")) and not address.path:
         lines.append(f"page at http://{address}/")
     print(*lines, "ready", sep="\n", flush=True)

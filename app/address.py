@@ -1,4 +1,4 @@
-"""Addresses as people write them: `127.0.0.1:12345`, `[::1]:12345`, `unix:/path`, `fd:0`. Text in, value out; no sockets here."""
+"""Addresses as people write them: `127.0.0.1:12345`, `[::1]:12345`, `tls://host:12345`, `unix:/path`, `fd:0`. Text in, value out."""
 
 import socket
 from typing import NamedTuple
@@ -7,12 +7,14 @@ from app.errors import SettingsError
 
 
 class Address(NamedTuple):
-    """Where somebody listens: a TCP host and port, the path of a unix socket, or a descriptor that was inherited and listens already."""
+    """Where somebody listens: a TCP host and port, with TLS or without, the path of a unix socket, or a descriptor that was inherited and
+    listens already."""
 
     host: str
     port: int
     path: str = ""
     fd: int = -1
+    tls: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "Address":
@@ -21,6 +23,8 @@ class Address(NamedTuple):
             return cls._unix(text[5:])
         if text.startswith("fd:"):
             return cls._inherited(text[3:])
+        if text.startswith("tls://"):
+            return cls._over_tls(text[6:])
         host, colon, port = text.rpartition(":")
         if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise SettingsError(f"{text!r} is not an address; write HOST:PORT, [IPV6]:PORT or unix:/path")
@@ -42,6 +46,13 @@ class Address(NamedTuple):
             raise SettingsError("'fd:' wants the number of a descriptor, as in fd:0")
         return cls("", 0, fd=int(number))
 
+    @classmethod
+    def _over_tls(cls, text: str) -> "Address":
+        address = cls.parse(text)
+        if address.path or address.tls:
+            raise SettingsError(f"'tls://{text}' is not an address; write tls://HOST:PORT")
+        return address._replace(tls=True)
+
     @property
     def family(self) -> socket.AddressFamily:
         """The socket family that this address is of."""
@@ -62,6 +73,7 @@ class Address(NamedTuple):
         return bool(self.path) or self.host in ("localhost", "::1") or self.host.startswith("127.")
 
     def __str__(self) -> str:
+        scheme = "tls://" if self.tls else ""
         if self.path or self.fd >= 0:
-            return f"unix:{self.path}" if self.path else f"fd:{self.fd}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+            return f"unix:{self.path}" if self.path else f"{scheme}fd:{self.fd}"
+        return f"{scheme}[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}{self.host}:{self.port}"

@@ -11,7 +11,8 @@ from typing import Any, Self
 
 from app import wire
 from app.address import Address
-from app.errors import BadRequest, RemoteError, TooLarge, Unavailable
+from app.entrance import Credentials
+from app.errors import BadRequest, HandoffError, RemoteError, TooLarge, Unavailable
 from app.messages import FINAL_EVENTS, new_id
 
 MAX_LINE = 64 * 1024 * 1024
@@ -22,14 +23,17 @@ _RECV = 64 * 1024
 
 
 class TaskConnection:
-    """One connection to a worker's Text port. Raises `Unavailable` where nobody answers, or the connection is lost."""
+    """One connection to a worker's Text port. Raises `Unavailable` where nobody answers, or the connection is lost, and `Unauthorized`
+    where one side does not believe the other."""
 
-    def __init__(self, address: Address, timeout: float | None = 10.0, max_line: int = MAX_LINE) -> None:
+    def __init__(
+        self, address: Address, timeout: float | None = 10.0, max_line: int = MAX_LINE, credentials: Credentials | None = None
+    ) -> None:
         self.address = address
         self._max_line = max_line
         self._buffer = wire.LineBuffer(max_line)
         self._lines: list[bytes] = []
-        self.socket = _connect(address, timeout)
+        self.socket = _connect(address, timeout, credentials or Credentials())
 
     def send(self, message: dict[str, Any]) -> None:
         """Send one message; blocks until the system has taken it."""
@@ -117,10 +121,12 @@ class TaskConnection:
 class TaskClient:
     """Calls tasks at one address, keeping connections between calls; one client may serve many threads or greenlets at once."""
 
-    def __init__(self, address: str, timeout: float | None = None) -> None:
-        """`address` as in `--text` (`127.0.0.1:12345`, `unix:/path`); `timeout` in seconds for each answer, None to wait for ever."""
+    def __init__(self, address: str, timeout: float | None = None, credentials: Credentials | None = None) -> None:
+        """`address` as in `--text` (`127.0.0.1:12345`, `unix:/path`, `tls://host:12345`); `timeout` in seconds for each answer, None to
+        wait for ever; `credentials`: the secret that the workers want, and whose certificates are believed."""
         self._address = Address.parse(address)
         self._timeout = timeout
+        self._credentials = credentials or Credentials()
         self._idle: list[TaskConnection] = []
 
     def call(self, function: str, args: dict[str, Any] | list[Any] | None = None) -> Any:
@@ -156,7 +162,7 @@ class TaskClient:
             if _is_quiet(connection.socket):
                 return connection
             connection.close()
-        return TaskConnection(self._address)
+        return TaskConnection(self._address, credentials=self._credentials)
 
     def _idle_one(self) -> TaskConnection | None:
         try:
@@ -165,7 +171,7 @@ class TaskClient:
             return None
 
 
-def _connect(address: Address, timeout: float | None) -> socket.socket:
+def _connect(address: Address, timeout: float | None, credentials: Credentials) -> Any:
     sock = socket.socket(address.family, socket.SOCK_STREAM)
     try:
         sock.settimeout(timeout)
@@ -173,13 +179,16 @@ def _connect(address: Address, timeout: float | None) -> socket.socket:
         if not address.path:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return credentials.enter(sock, address)
+    except HandoffError:
+        sock.close()
+        raise
     except OSError as error:
         sock.close()
         raise Unavailable(f"nobody answers at {address}: {error}") from error
-    return sock
 
 
-def _is_quiet(sock: socket.socket) -> bool:
+def _is_quiet(sock: Any) -> bool:
     """Whether a kept connection is still open: nothing to read, and no end of the stream."""
     timeout = sock.gettimeout()
     try:

@@ -11,6 +11,7 @@ import gevent
 from gevent.event import AsyncResult
 
 from app import wire
+from app.entrance import Credentials
 from app.errors import Busy, DiskFull, HandoffError, IdConflict, RemoteError, TooLarge, Unavailable, UnknownFunction, UnknownTask
 from app.journal import ANY, Journal, Listed, Wanted
 from app.ledger import Ledger
@@ -21,6 +22,7 @@ from app.reports import Reports
 from app.rundir import RunDirectory
 from app.settings import Settings
 from app.task import Task, Watcher, key_of
+from app.tls import Files
 from app.turn import Turn
 from app.watchtower import Watchtower
 
@@ -39,6 +41,7 @@ class Dispatcher:
         self._max_queue = settings.max_queue
         self._max_args = settings.max_line - _HEAD
         self._pool = Pool(journal.id, rundir, settings.pool, settings.hang_limit, turn, loop)
+        self._credentials = Credentials(settings.secret, Files("--text", *settings.text_tls)).prepare(settings.pool)
         self._ledger = Ledger(journal, self._pool.places, turn, loop)
         self.watchtower = Watchtower(self._ledger, self._pool)
         self._draining = False
@@ -46,7 +49,7 @@ class Dispatcher:
     def start(self) -> None:
         """Take up what an earlier process has left, and look for workers."""
         recover(self.journal, self._ledger, self._pool)
-        self._pool.start(Reports(self._ledger, self._pool))
+        self._pool.start(Reports(self._ledger, self._pool), self._credentials)
         self.watchtower.start()
 
     def wait_ready(self, timeout: float) -> bool:

@@ -10,6 +10,7 @@
     │   ├── TooLarge                 too_large
     │   ├── Busy                     busy
     │   ├── DiskFull                 disk_full
+    │   ├── Unauthorized             unauthorized
     │   └── Forbidden                forbidden
     ├── Ending                       why an accepted task did not succeed
     │   ├── Failed                   failed
@@ -110,6 +111,12 @@ class DiskFull(Refusal):
 
     def __init__(self) -> None:
         super().__init__("the disk of the journal is full, so nothing was accepted; send it again later, with the same id", retry_after=5.0)
+
+
+class Unauthorized(Refusal):
+    """Who asks has not shown that it may: no proof, or a wrong one."""
+
+    code = "unauthorized"
 
 
 class Forbidden(Refusal):

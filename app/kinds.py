@@ -112,9 +112,18 @@ def _path(text: str) -> Path:
     return Path(text).absolute()  # a task that changes its directory must not take ours along
 
 
+def _path_or_none(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
 def _elsewhere(text: str) -> Address:
     address = Address.parse(text)
     return address if address.fd < 0 else _nothing()
+
+
+def _plain_listener(text: str) -> Address:
+    address = Address.parse(text)
+    return address if not address.tls else _nothing()
 
 
 def _name(text: str) -> str:
@@ -123,6 +132,7 @@ def _name(text: str) -> str:
 
 ADDRESS = Kind(_elsewhere, "an address", "ADDRESS")
 LISTENER = Kind(Address.parse, "an address", "ADDRESS")
+PLAIN_LISTENER = Kind(_plain_listener, "an address without tls://", "ADDRESS")
 NAME = Kind(_name, "up to 64 of A-Z, a-z, 0-9, _, - and .", "NAME")
 COUNT = Kind(_whole, "a whole number, 0 or more", "N")
 FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
@@ -138,4 +148,4 @@ LOG_FORMAT = Kind(_log_format, "text or json", "FORMAT")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
-PATH_OR_NONE = Kind(_path_or_none, "a path", "PATH")
+FILE = Kind(_path_or_none, "a path, or nothing", "PATH")

@@ -13,6 +13,7 @@ from typing import Any
 from gevent.event import Event
 
 from app.errors import Unavailable
+from app.sealed import SealedSocket
 from app.turn import Turn
 
 _WRITABLE = 2
@@ -30,6 +31,7 @@ class Outbox:
         "_loop",
         "_on_broken",
         "_schedule",
+        "_sealed",
         "_watcher",
         "progress_at",
         "unsent",
@@ -38,6 +40,7 @@ class Outbox:
     def __init__(self, sock: Any, turn: Turn, loop: Any, on_broken: Callable[[], None], *, patient: bool = False) -> None:
         """`on_broken` is called once where the socket takes no more; `patient`: a busy loop may hold writes back for a moment."""
         self._fd: int = sock.fileno()
+        self._sealed = sock if isinstance(sock, SealedSocket) else None
         self._schedule = turn.add_when_idle if patient else turn.add
         self._loop = loop
         self._on_broken = on_broken
@@ -98,7 +101,7 @@ class Outbox:
     def _write(self) -> None:
         count, data = self._next()
         try:
-            sent = os.write(self._fd, data)
+            sent = os.write(self._fd, data) if self._sealed is None else self._sealed.send_now(data)
         except BlockingIOError:
             sent = 0
         except OSError:

@@ -15,6 +15,7 @@ from gevent.event import Event as Signal
 from app.address import Address
 from app.client import TaskConnection
 from app.ends import Remains
+from app.entrance import Credentials
 from app.errors import HandoffError, Unavailable
 from app.link import BUSY_FOR, Link, LinkConnection, label_of
 from app.places import Places
@@ -30,8 +31,7 @@ LOOK_EVERY = 0.05
 LEASE = 15.0
 """Seconds of silence after which a worker is given up, with what it runs; one of this machine not before its hang limit has ended it."""
 
-_BACK_OFF = (0.1, 5.0)
-_LOOK_SOON, _LOOK_AGAIN = 1.0, 30.0
+_BACK_OFF, _LOOK_SOON, _LOOK_AGAIN = (0.1, 5.0), 1.0, 30.0
 
 
 class Listener(Protocol):
@@ -63,15 +63,16 @@ class Pool:
         self._turn = turn
         self._loop = loop
         self._listener: Listener | None = None
+        self._credentials: Credentials | None = None
         self._greenlets: list[Any] = []
         self._connecting: set[str] = set()
         self.links: dict[str, Link] = {}
-        self.places, self.reconnects = Places(), 0
-        self.met = Signal()
+        self.places, self.met, self.reconnects = Places(), Signal(), 0
 
-    def start(self, listener: Listener) -> None:
-        """Look for workers from now on."""
+    def start(self, listener: Listener, credentials: Credentials | None = None) -> None:
+        """Look for workers from now on; `credentials` are for those elsewhere."""
         self._listener = listener
+        self._credentials = credentials
         pulse = Pulse(self.links, LEASE, self._hang_limit, self._silence_changed, partial(self._give_up, silent=True))
         self._greenlets.append(gevent.spawn(pulse.run))
         for link in self.links.values():
@@ -216,7 +217,7 @@ class Pool:
 
     def _meet(self, address: Address, local: bool) -> Link | None:
         """Connect and ask who is there; None where that is somebody already met. Raises `Unavailable`."""
-        connection = TaskConnection(address)
+        connection = TaskConnection(address, credentials=None if local else self._credentials)
         try:
             description = connection.request({"describe": True})["describe"]
             instance = description["instance"]

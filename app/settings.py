@@ -19,13 +19,14 @@ from app.kinds import (
     COUNT,
     DURABILITY,
     FEW,
+    FILE,
     LEVEL,
     LINE_SIZE,
     LISTENER,
     LOG_FORMAT,
     NAME,
     PATH,
-    PATH_OR_NONE,
+    PLAIN_LISTENER,
     POSITIVE,
     SECONDS,
     SIZE,
@@ -35,6 +36,7 @@ from app.kinds import (
     TEXT,
     Kind,
 )
+from app.secret import VARIABLE, Secret
 
 DEFAULT_FILE = "handoff.toml"
 
@@ -76,13 +78,27 @@ class Settings:
     log_format: str
     log_file: Path | None
     smtp_url: str
+    secret_file: Path | None
+    text_cert: Path | None
+    text_key: Path | None
+    text_ca: Path | None
+    text_idle: float
+    insecure_text: bool
+    allow_root: bool
     given: frozenset[str] = frozenset()
     """The names that were set anywhere; the others have their defaults."""
+    secret: Secret | None = None
+    """Put here by who starts a process (`app/secret.py`): what `secret_file` or the variable holds."""
 
     @property
     def run_dir(self) -> Path:
         """Where the sockets of local workers are."""
         return self.data_dir / "run"
+
+    @property
+    def text_tls(self) -> tuple[Path | None, Path | None, Path | None]:
+        """For TLS on the Text port, on either side of it: certificate, key, the other side's authority."""
+        return self.text_cert, self.text_key, self.text_ca
 
 
 class Setting(NamedTuple):
@@ -124,8 +140,8 @@ class Setting(NamedTuple):
 
 
 TABLE = (
-    Setting("ws", LISTENER, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
-    Setting("text", LISTENER, "127.0.0.1:12345", "where the workers listen; unix:/path, or fd:0 for a socket that was handed over"),
+    Setting("ws", PLAIN_LISTENER, "127.0.0.1:8080", "where the gateway listens; port 0 takes a free one and prints it"),
+    Setting("text", LISTENER, "127.0.0.1:12345", "where the workers listen; also unix:/path, tls://HOST:PORT, or fd:0 for one handed over"),
     Setting("name", NAME, "", "what one worker, or gateway, that is started alone calls itself"),
     Setting("workers", FEW, str(len(os.sched_getaffinity(0))), "worker processes (default: one a CPU)"),
     Setting("concurrency", POSITIVE, "100", "tasks at once in one worker process"),
@@ -155,8 +171,15 @@ TABLE = (
     Setting("tracebacks", SWITCH, "no", "tracebacks of tasks go to the client as well as to the log"),
     Setting("log_level", LEVEL, "info", "debug, info, warning or error"),
     Setting("log_format", LOG_FORMAT, "text", "text, or json: one object a line"),
-    Setting("log_file", PATH_OR_NONE, "", "where the log goes, opened anew at SIGUSR1; empty: stderr"),
+    Setting("log_file", FILE, "", "where the log goes, opened anew at SIGUSR1; empty: stderr"),
     Setting("smtp_url", TEXT, "", "where mail goes, as smtps://user:password@host; empty: a Maildir in data-dir", also="SMTP_URL"),
+    Setting("secret_file", FILE, "", "file (mode 0600) with the secret of gateways, clients and workers; or the variable HANDOFF_SECRET"),
+    Setting("text_cert", FILE, "", "certificate (PEM) for tls://: the workers' own, or what a gateway or client shows to workers"),
+    Setting("text_key", FILE, "", "its key, where that is in another file"),
+    Setting("text_ca", FILE, "", "authority (PEM) that the other side's certificate must be of; workers then demand one"),
+    Setting("text_idle", SOME_SECONDS, "600", "silence after which a connection to the workers' port that waits for nothing is closed"),
+    Setting("insecure_text", SWITCH, "no", "workers may listen to other machines without a secret or certificates"),
+    Setting("allow_root", SWITCH, "no", "ports may be open to other machines although tasks run as root"),
 )
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
@@ -206,7 +229,7 @@ def _from_namespace(flags: argparse.Namespace) -> dict[str, Any]:
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
     known = {name: setting for setting in TABLE for name in (setting.also, setting.variable)}  # ours comes last, and wins
-    ours = [name for name in environ if name.startswith("HANDOFF_") and name != "HANDOFF_CONFIG"]
+    ours = [name for name in environ if name.startswith("HANDOFF_") and name not in ("HANDOFF_CONFIG", VARIABLE)]
     _refuse_unknown(ours, known, "environment")
     return {setting.name: setting.read([environ[name]], name) for name, setting in known.items() if environ.get(name)}
 

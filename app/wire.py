@@ -78,6 +78,12 @@ class LineBuffer:
         return rest
 
 
+def is_foreign(beginning: bytes) -> bool:
+    """Whether a stream that begins so speaks another protocol: HTTP (sent by a browser, its body could hold lines of ours), or TLS. No JSON
+    begins with a capital letter, nor with that byte."""
+    return beginning[:1].isupper() or beginning[:1] == b"\x16"
+
+
 def decode(line: bytes | bytearray) -> Any:
     """The JSON value of one line. Raises `BadRequest`, with where and why, for anything that RFC 8259 or our limits do not allow."""
     try:

@@ -19,8 +19,11 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/log.py"),
     (0, "app/address.py app/labels.py app/locks.py app/sockets.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
-    (1, "app/kinds.py app/ends.py app/child.py"),
-    (1, "app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/scoreboard.py app/supervised.py"),
+    (1, "app/kinds.py app/ends.py app/child.py app/tls.py app/secret.py"),
+    (
+        1,
+        "app/sealed.py app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/scoreboard.py app/supervised.py",
+    ),
     (1, "app/heartbeat.py app/control.py"),
     (1, "app/row.py"),
     (1, "app/presence.py"),
@@ -29,11 +32,12 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (1, "workers/smtp.py"),
     (1, "workers/smtp_server.py"),
     (1, "workers/mailer.py"),
-    (2, "app/messages.py app/outbox.py"),
+    (1, "app/proof.py app/exposure.py"),
+    (2, "app/messages.py app/outbox.py app/entrance.py"),
     (2, "app/task.py workers/attempt.py"),
     (2, "workers/mailing.py"),
     (3, "app/client.py app/journal.py app/fairness.py app/figures.py"),
-    (2, "workers/vitals.py"),
+    (2, "workers/vitals.py workers/parting.py"),
     (3, "workers/dispatches.py workers/sinks.py workers/slots.py workers/process.py workers/isolated.py workers/retirement.py"),
     (3, "workers/endings.py workers/overrun.py"),
     (3, "workers/limits.py workers/watchdog.py"),
@@ -47,8 +51,9 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (4, "app/store.py"),
     (4, "app/scribe.py"),
     (4, "app/durable.py"),
-    (4, "app/link.py workers/short.py"),
+    (4, "app/link.py workers/short.py workers/threshold.py workers/house.py"),
     (4, "app/places.py app/pulse.py workers/connection.py"),
+    (4, "workers/idlers.py"),
     (4, "app/pool.py app/sending.py workers/report.py"),
     (4, "workers/server.py"),
     (5, "app/ledger.py"),
@@ -224,6 +229,7 @@ def test_what_the_command_line_imports_before_the_fork_needs_the_standard_librar
     ours = {name for name in imported_files("run.py") if name.startswith("app/") and name not in later}
     tops = {module.split(".")[0] for name in ours for other in closure(name) for module in modules(other)}
     assert tops - sys.stdlib_module_names == {"app"}
+    assert "ssl" not in tops, "what is loaded before the patching is not patched well"
 
 
 @pytest.mark.parametrize("name", files())

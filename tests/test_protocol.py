@@ -17,12 +17,16 @@ import pytest
 
 from app import errors
 from app.messages import Event, State
+from app.proof import Doorkeeper, Prover
+from app.secret import Secret
 from tests.byhand import own_sockets
 from tests.harness import ROOT, Client, Server, TextClient, WsClient
 
 PAGE = (ROOT / "docs/protocol.md").read_text(encoding="utf-8")
 NODE = Path(__file__).parent / "node"
 MORE = "…"
+SECRET = "0123456789abcdef0123456789abcdef"
+"""Of the proof that the page shows."""
 BETWEEN_OUR_OWN = {Event.DISPATCHED, Event.RETURNED, Event.DUE}
 VARIES = {"text", "number", "functions"}
 """Words that stand for something else each time."""
@@ -42,7 +46,7 @@ def blocks() -> list[Block]:
 
 
 def talks() -> list[Block]:
-    return [block for block in blocks() if block.kind in ("text", "websocket", "worker")]
+    return [block for block in blocks() if block.kind in ("text", "websocket", "worker", "guarded")]
 
 
 def programs() -> list[tuple[Block, str]]:
@@ -58,11 +62,21 @@ def server() -> Iterator[Server]:
     running.clean()
 
 
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """Its workers want a proof of the secret."""
+    running = Server("worker", env={"HANDOFF_SECRET": SECRET})
+    yield running
+    running.clean()
+
+
 @pytest.fixture
-def connect(server: Server) -> Callable[[str], Client]:
+def connect(server: Server, guarded: Server) -> Callable[[str], Client]:
     def to(kind: str) -> Client:
         if kind == "websocket":
             return WsClient(server.ws_url)
+        if kind == "guarded":
+            return TextClient(guarded.text_address)
         return TextClient(server.text_address if kind == "text" else own_sockets(server.data_dir)[0])
 
     return to
@@ -80,6 +94,8 @@ def test_what_is_said_is_answered_as_it_is_written(connect: Callable[[str], Clie
             else:
                 assert who == "S", line
                 assert_like(client.receive(), pattern(said), meant, line)
+        if block.kind == "guarded":
+            return
         client.send('{"ping": "end"}' if block.kind == "websocket" else b'{"ping": "end"}\n')
         assert client.receive() == {"pong": "end"}, "something more was said than the page has"
 
@@ -125,9 +141,11 @@ def test_the_comparison_sees_a_difference() -> None:
 
 
 @pytest.mark.parametrize(("program", "output"), programs(), ids=lambda part: f"line {part.line}" if isinstance(part, Block) else "")
-def test_the_programs_do_what_the_page_says(server: Server, program: Block, output: str, tmp_path: Path) -> None:
+def test_the_programs_do_what_the_page_says(server: Server, guarded: Server, program: Block, output: str, tmp_path: Path) -> None:
     command, name = command_for(program)
-    code = program.text.replace("127.0.0.1:8080", server.ws_url.split("/")[2])
+    code = program.text.replace("127.0.0.1:8080", server.ws_url.split("/")[2]).replace("12346", str(guarded.text_address[1]))
+    (tmp_path / "secret").write_text(SECRET + "\n")
+    (tmp_path / "secret").chmod(0o600)
     code = code.replace("127.0.0.1:12345", "{}:{}".format(*server.text_address)).replace("12345", str(server.text_address[1]))
     (tmp_path / name).write_text(code, encoding="utf-8")
     for needed in ("app", "tests/node/node_modules"):
@@ -148,6 +166,15 @@ def command_for(program: Block) -> tuple[list[str], str]:
     if '"ws"' in program.text and not (NODE / "node_modules" / "ws").is_dir():
         pytest.skip("npm's ws is not installed: npm ci --prefix tests/node")
     return command, name
+
+
+def test_the_proof_that_the_page_shows_is_the_one_that_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    (lines,) = [block.text.encode().splitlines(keepends=True) for block in blocks() if block.kind == "lines"]
+    nonces = [bytes.fromhex(json.loads(line[3:])["hello"]["nonce"]) for line in lines[:2]]
+    monkeypatch.setattr("secrets.token_bytes", lambda size: nonces.pop(0))
+    prover, doorkeeper = Prover(Secret(SECRET.encode())), Doorkeeper(Secret(SECRET.encode()))
+    said = [hello := prover.hello(), answer := doorkeeper.hello(hello), proof := prover.prove(answer), doorkeeper.welcome(proof)]
+    assert [json.loads(line) for line in said] == [json.loads(line[3:]) for line in lines]
 
 
 def test_every_event_state_and_code_has_its_place_on_the_page() -> None:

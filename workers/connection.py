@@ -7,7 +7,7 @@ What runs the tasks is the executor; what a gateway's tasks become without their
 import logging
 import socket as stdlib_socket
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent.event import Event as Signal
@@ -18,36 +18,16 @@ from app.heartbeat import memory
 from app.labels import check_label
 from app.messages import Event, Submit, check_id, event_line, read_placed, read_submit, read_whole, readable_id, refusal
 from app.outbox import Outbox
-from app.turn import Turn
 from workers.attempt import Attempt
 from workers.claims import Claimant, Claims
-from workers.executor import Executor
-from workers.registry import Registry
+from workers.house import House
+from workers.parting import part
 from workers.short import ShortForm
 from workers.sinks import FAR_BEHIND, DirectSink
 
 log = logging.getLogger(__name__)
 
 RECV = 64 * 1024
-DRAIN_FOR = 2.0
-"""Seconds for which what a sender still sends is read after the last answer, so that a reset does not destroy that answer."""
-
-
-class House(Protocol):
-    """What all connections of one worker process share."""
-
-    registry: Registry
-    executor: Executor
-    turn: Turn
-    loop: Any
-    max_line: int
-    draining: bool
-
-    def claimant(self, journal: str) -> Claimant:
-        """The gateway that has this journal."""
-
-    def describe(self) -> dict[str, Any]:
-        """The catalogue, and what the worker tells of itself."""
 
 
 class Connection:
@@ -65,6 +45,13 @@ class Connection:
         self._claims = Claims()
         self._short = ShortForm(self._outbox, house.executor)
         self._over: Signal | None = None
+        self.lines = 0
+        """How many have come."""
+
+    @property
+    def of_gateway(self) -> bool:
+        """Whether it is a gateway's, who claims its tasks."""
+        return self._claimant is not None
 
     @property
     def idle(self) -> bool:
@@ -96,18 +83,31 @@ class Connection:
         except OSError:
             log.debug("closed already")
 
+    def close_if_stalled(self, since: float) -> None:
+        """End it where of what is unsent nothing has left since then: nobody reads it."""
+        if self._outbox.unsent and self._outbox.progress_at < since:
+            self._outbox.close()
+            self.close()
+
     def _read(self) -> None:
         wait = gevent.get_hub().wait
         readable = self._house.loop.io(self._socket.fileno(), 1)
+        begun = False
         try:
             while not self._buffer.overflowed:
-                wait(readable)  # first, so that a peer that never pauses does not hold up the others
+                if begun:  # else there may be something that came with the TLS handshake
+                    wait(readable)  # first, so that a peer that never pauses does not hold up the others
                 data = self._socket.recv(RECV)
                 if not data:
                     if self._buffer.take_rest():
                         self._answer(refusal(BadRequest("the last line was not ended by \\n; it was not run")))
                     return
+                if not begun and wire.is_foreign(data):
+                    self._answer(refusal(BadRequest("this port takes lines of JSON, no HTTP, and TLS only where that is set")))
+                    return
+                begun = True
                 for line in self._buffer.feed(data):
+                    self.lines += 1
                     self._handle(line)
                 if self._short.full:
                     self._short.wait()
@@ -128,14 +128,7 @@ class Connection:
             self._over = Signal()
             self._over.wait()
         self._outbox.wait_open(0)
-        try:
-            self._socket.shutdown(stdlib_socket.SHUT_WR)
-            self._socket.settimeout(DRAIN_FOR)
-            with gevent.Timeout(DRAIN_FOR, False):
-                while self._socket.recv(RECV):
-                    continue
-        except OSError as error:
-            log.debug("connection lost: %s", error)
+        part(self._socket)
 
     def _cancel_what_ends_with_it(self) -> None:
         for task_id in list(self._cancel_at_end):

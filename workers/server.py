@@ -30,12 +30,14 @@ from workers import report
 from workers.claims import Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
+from workers.idlers import Idlers
 from workers.limits import Limits
 from workers.overrun import Overrun
 from workers.process import ProcessPool
 from workers.registry import REGISTRY
 from workers.retirement import Retirement
 from workers.slots import Slots
+from workers.threshold import Threshold
 from workers.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class Worker:
         self.executor = Executor(self.loop, slots, self._processes, self._limits, self._retirement, name, settings)
         self._watchdog = Watchdog(self.loop, settings.hang_limit, stack_path(settings.run_dir, name, os.getpid()), self._overrun)
         self._claimants = Claimants()
+        self._threshold = Threshold(settings)
+        self._idlers = Idlers(settings.text_idle)
         self._connections: dict[Connection, Any] = {}
         self._presence = Presence(self.loop, settings, "worker", name, address_of(child.listener), self._look)
         self._stop = Signal()
@@ -84,7 +88,7 @@ class Worker:
     def serve(self, listener: stdlib_socket.socket) -> None:
         """Accept until told to stop, or until it is time to leave; then let what runs end."""
         shared, own = _Door(listener), _Door(self._rundir.listen(self.instance))
-        at_shared, at_own = gevent.spawn(self._accept, shared, STAND_BACK), gevent.spawn(self._accept, own, 0)
+        at_shared, at_own = gevent.spawn(self._accept, shared, self._let_in, STAND_BACK), gevent.spawn(self._accept, own, self._converse, 0)
         expiry = gevent.spawn(self._expire)
         gevent.signal_handler(signal.SIGTERM, self._stop_soon)
         for number in (signal.SIGINT, signal.SIGQUIT):
@@ -96,6 +100,7 @@ class Worker:
         self._stop.wait()
         gevent.kill(at_shared)
         shared.close()
+        self._threshold.close()
         self._drain()  # meanwhile a gateway that lost its connection can come back for its tasks
         gevent.killall([at_own, expiry])
         own.close()
@@ -126,14 +131,19 @@ class Worker:
             "leaving": self.draining,
         }
 
-    def _accept(self, door: "_Door", stand_back: float) -> None:
+    def _accept(self, door: "_Door", receive: Callable[[Any], None], stand_back: float) -> None:
         while True:
             door.wait()
             if stand_back:
                 self.executor.slots.wait_room(stand_back)
             sock = door.accept()
             if sock is not None:
-                gevent.spawn(self._converse, sock)
+                gevent.spawn(receive, sock)
+
+    def _let_in(self, sock: Any) -> None:
+        inside = self._threshold.enter(sock)
+        if inside is not None:
+            self._converse(inside)
 
     def _converse(self, sock: Any) -> None:
         connection = Connection(sock, self)
@@ -147,6 +157,7 @@ class Worker:
         while True:
             gevent.sleep(_EXPIRE_EVERY)
             self._claimants.expire()
+            self._idlers.look(self._connections, time.monotonic())
 
     def _leave(self, patient: bool) -> None:
         """Take nothing more, from this moment on, and tell those who would send it. `patient`: what runs may take its time; else it has

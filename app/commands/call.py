@@ -13,7 +13,7 @@ from app.commands import exits, flags
 from app.commands.completing import function_names, parameter_names
 from app.commands.output import Progress, print_error, print_json, print_note
 from app.commands.running import DirectTask, Interrupts, Running
-from app.errors import BadRequest, RemoteError, Unavailable
+from app.errors import BadRequest, RemoteError, Unauthorized, Unavailable
 from app.messages import Submit, check_id, new_id
 
 EPILOG = f"""\
@@ -32,7 +32,7 @@ each value of a generator is a line of its own, as it comes. Ctrl-C cancels the 
 {exits.HELP}"""
 
 
-@flags.server_options("ws", "text")
+@flags.server_options("ws", *flags.WORKERS)
 @click.command(epilog=EPILOG, short_help="run one task, and wait for it")
 @click.argument("function", shell_complete=function_names)
 @click.argument("pairs", metavar="[NAME=VALUE]...", nargs=-1, shell_complete=parameter_names)
@@ -57,7 +57,7 @@ def call(
     **options: Any,
 ) -> int:
     """Run FUNCTION with these arguments, and show what becomes of it."""
-    where = {name: options.pop(name) for name in ("ws", "text", "config")}
+    where = {name: options.pop(name) for name in ("ws", *flags.WORKERS, "config")}
     give_up = options.pop("give_up")
     given = {name: value for name, value in options.items() if value is not None}
     if direct and (task_id or detach or given):
@@ -71,7 +71,7 @@ def call(
     except KeyboardInterrupt:
         print_error(f"left; what became of it is said by: run.py tasks {submit.id}")
         return exits.LEFT
-    except RemoteError as error:
+    except (RemoteError, Unauthorized) as error:
         return follow.not_done(error, exits.REFUSED)
     except Unavailable as error:
         return follow.not_done(error, exits.UNAVAILABLE)
@@ -124,7 +124,7 @@ def _through_gateway(where: flags.Where, give_up: float, submit: Submit, given: 
 
 @contextmanager
 def _direct(where: flags.Where, submit: Submit) -> Iterator[Running]:
-    with TaskConnection(flags.workers_address(where)) as connection:
+    with TaskConnection(flags.workers_address(where), credentials=flags.workers_credentials(where)) as connection:
         yield DirectTask(connection, submit)
 
 
@@ -175,7 +175,7 @@ class _Follow:
         elif name == "accepted":
             print_note(f"accepted as {self._id}")
 
-    def not_done(self, error: RemoteError | Unavailable, status: int) -> int:
+    def not_done(self, error: RemoteError | Unauthorized | Unavailable, status: int) -> int:
         """It was refused, or nobody is there."""
         if self._as_json:
             print_json({"id": self._id, "error": error.as_wire()})

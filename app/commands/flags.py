@@ -8,14 +8,20 @@ import click
 
 from app import settings
 from app.address import Address
+from app.entrance import Credentials
 from app.errors import SettingsError
 from app.remote import Session
+from app.secret import take_secret
+from app.tls import Files
 
 Where = dict[str, str | None]
-"""What was said of where the server is: `ws`, `text`, `config`."""
+"""What was said of where the server is: `ws`, `config`, and for the workers' port `WORKERS`."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 CONFIG = "config"
+WORKERS = ("text", "secret_file", "text_ca", "text_cert", "text_key")
+"""The settings that say how workers are reached."""
+
 _HELP = {"ws": "the gateway's address, as it was started with", "text": "the workers' address, with --direct"}
 _BY_NAME = {setting.name: setting for setting in settings.TABLE}
 
@@ -59,6 +65,12 @@ def gateway_url(flags: Where) -> str:
 def workers_address(flags: Where) -> Address:
     """Where the workers are, likewise."""
     return _named("--text", chosen(flags).text)
+
+
+def workers_credentials(flags: Where) -> Credentials:
+    """What is shown to them, and demanded of them, likewise."""
+    found = chosen(flags)
+    return Credentials(take_secret(found.secret_file, os.environ), Files("--text", *found.text_tls))
 
 
 def session(flags: Where, give_up: float | None = 0.0) -> Session:
