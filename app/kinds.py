@@ -102,10 +102,6 @@ def _log_format(text: str) -> str:
     return text.lower()
 
 
-def _path_or_none(text: str) -> Path | None:
-    return _path(text) if text else None
-
-
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError

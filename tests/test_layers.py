@@ -20,10 +20,8 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (0, "app/address.py app/labels.py app/locks.py app/sockets.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/ends.py app/child.py app/tls.py app/secret.py"),
-    (
-        1,
-        "app/sealed.py app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/scoreboard.py app/supervised.py",
-    ),
+    (1, "app/sealed.py app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/supervised.py"),
+    (1, "app/scoreboard.py"),
     (1, "app/heartbeat.py app/control.py"),
     (1, "app/row.py"),
     (1, "app/presence.py"),
