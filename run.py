@@ -5,97 +5,124 @@ The commands that talk to a server that runs are in `app/commands/`, which only 
 """
 
 import functools
-import logging
 import os
-import socket
+import signal
 import sys
-from argparse import SUPPRESS, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NoReturn
 
-from app import ends, exposure, listeners, log, rundir, secret, settings, supervised
+from app import commandline, daemon, ends, listeners, log, orders, privileges, rundir, secret, supervised
 from app.address import Address
-from app.child import EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
+from app.announcement import address_of, announce, to_stdout, warn
+from app.child import EXIT_NOT_RUNNING, EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
 from app.errors import SettingsError
 from app.master import Master
 from app.offspring import Role
+from app.privileges import Identity
 from app.row import Row
 from app.settings import Settings
-
-DESCRIPTION = """\
-Hands tasks off from WebSocket clients to a pool of worker processes.
-
-commands:
-  start     a gateway and local workers, under one master (the default); with --pool, a gateway alone, unless --workers is given too
-  gateway   one gateway process; without --pool it uses the workers that run in the same data directory
-  worker    one worker process; with --text fd:0 one of --workers that share a listener
-  call      run one task on a server that runs, and wait for it: run.py call countdown start=3
-  tasks     your tasks, or all that was said of one: run.py tasks
-  functions what can be called: run.py functions
-  status    what runs, and what each process is doing: run.py status
-  connections  all connections of a server: run.py connections
-  completion  make bash, zsh or fish complete all this: run.py completion bash
-
-`run.py call --help` and so on say more of the last six.
-Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
-"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Do what the command line says; the exit code."""
     hold_standard_files()
     try:
-        at = _place_of_command(argv)
-        if COMPLETING in os.environ or (argv[at : at + 1] and argv[at] in CLIENT_COMMANDS):
+        words = commandline.for_client(argv)
+        if words is not None:
             from app.commands.group import main as client
 
-            return client([*argv[at : at + 1], *argv[:at], *argv[at + 1 :]])
-        command, chosen = _parse(argv)
-        chosen = replace(chosen, secret=secret.take_secret(chosen.secret_file, os.environ))
-        _make_directories(chosen)
-        return COMMANDS[command](chosen)
+            return client(words)
+        flags, chosen = commandline.parse(argv, COMMANDS, tuple(COMMANDS))
+        os.umask(chosen.umask)
+        return COMMANDS[flags.command](chosen, flags)
     except SettingsError as error:
         print(f"handoff: {log.one_line(error.message)}", file=sys.stderr)
         return EXIT_SETTINGS
 
 
-def _place_of_command(argv: Sequence[str]) -> int:
-    """Where the first word stands that is neither a flag nor the value of one: each setting's flag has a value."""
-    at = 0
-    while at < len(argv) and argv[at].startswith("-"):
-        at += 1 if "=" in argv[at] else 2
-    return at
+def start(chosen: Settings, flags: Namespace) -> int:
+    """The gateway and the workers under a master; stays until all of them have ended, or with -d until they serve."""
+    chosen = _with_secret(chosen)
+    identity = _identity(chosen)
+    if not flags.daemon:
+        return _start(chosen, identity, to_stdout)
+    return daemon.start(functools.partial(_start, chosen, identity), chosen.data_dir / daemon.LOG_NAME, identity)
 
 
-def _parse(argv: Sequence[str]) -> tuple[str, Settings]:
-    usage = "run.py [COMMAND] [--flag VALUE ...]"
-    parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("command", nargs="?", default="start", help=SUPPRESS)
-    flags, unknown = parser.parse_known_args(argv)
-    if unknown:  # before the command is looked at, which may be the value of an unknown flag
-        raise SettingsError(f"nothing is called {unknown[0]!r}; --help lists flags and commands")
-    if flags.command not in COMMANDS:
-        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join([*COMMANDS, *CLIENT_COMMANDS])}")
-    return flags.command, settings.from_flags(flags, os.environ)
-
-
-def start(chosen: Settings) -> int:
-    """The gateway and the workers under a master; stays until all of them have ended."""
+def _start(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...] = ()) -> int:
     supervised.follow(os.environ)
-    log.configure("master", chosen.log_level, chosen.log_format, chosen.log_file)
-    lock = rundir.lock(chosen.run_dir)
-    ends.sweep(chosen.run_dir)
-    roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
-    addresses = {role.name: _address_of(chosen, role.name, role.listener) for role in roles}
-    _warn(chosen, addresses)
     try:
-        announce = functools.partial(_announce, addresses)
-        return Master(roles, chosen.graceful, chosen.log_level, announce, chosen.run_dir, Row(chosen.run_dir)).run()
+        with identity.acting():
+            log.configure("master", chosen.log_level, chosen.log_format, chosen.log_file)
+            lock = rundir.lock(chosen.run_dir)
+        return _lead(chosen, identity, say, (*private, lock))
+    except SettingsError as error:  # in the background, nobody else is left to say it
+        print(f"handoff: {log.one_line(error.message)}", file=sys.stderr)
+        return EXIT_SETTINGS
+
+
+def _lead(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...]) -> int:
+    roles = [*_workers(chosen), Role("gateway", 1, listeners.listen(chosen.ws, "--ws"), functools.partial(run_gateway, chosen))]
+    addresses = {role.name: address_of(chosen, role.name, role.listener) for role in roles}
+    forget_pid = orders.write_pid(chosen.pid_file or chosen.run_dir / "master.pid", identity)
+    try:
+        _become(identity, chosen, addresses)
+        _entitle("master", str(chosen.data_dir))
+        ends.sweep(chosen.run_dir)
+        ready = functools.partial(announce, addresses, say)
+        return Master(roles, chosen.graceful, chosen.log_level, ready, chosen.run_dir, private, Row(chosen.run_dir)).run()
     finally:
+        forget_pid()
         for role in roles:
             role.listener.close()
             listeners.forget(addresses[role.name])
-        os.close(lock)
+
+
+def stop(chosen: Settings, flags: Namespace) -> int:
+    """End the server that runs with this data directory."""
+    patience = orders.FAST_PATIENCE + (chosen.graceful if flags.gently else 0)
+    return orders.stop(chosen.run_dir, patience, signal.SIGTERM if flags.gently else signal.SIGINT)
+
+
+def restart(chosen: Settings, flags: Namespace) -> int:
+    """The same, where one runs; then start."""
+    ended = stop(chosen, flags) if orders.find(chosen.run_dir) else 0
+    return start(chosen, flags) if ended in (0, EXIT_NOT_RUNNING) else ended
+
+
+def reload(chosen: Settings, _flags: Namespace) -> int:
+    """Have changed code loaded."""
+    return orders.reload(chosen.run_dir)
+
+
+def _with_secret(chosen: Settings) -> Settings:
+    """It is read while we are whoever started us, and stands in no environment from then on."""
+    return replace(chosen, secret=secret.take_secret(chosen.secret_file, os.environ))
+
+
+def _identity(chosen: Settings) -> Identity:
+    """Who is to run; what they write to is there afterwards."""
+    found = privileges.identity(chosen.user, chosen.group)
+    for path in (chosen.data_dir, chosen.run_dir):
+        try:
+            found.make_directory(path)
+        except OSError as error:
+            raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
+    found.check(chosen.data_dir)
+    return found
+
+
+def _become(identity: Identity, chosen: Settings, addresses: dict[str, Address]) -> None:
+    """From here on nothing needs root: what only root may listen on is listened on."""
+    for address in addresses.values():
+        if address.path and identity.name:
+            os.chown(address.path, identity.uid, identity.gid, follow_symlinks=False)
+    identity.become()
+    if identity.name:
+        supervised.follow(os.environ)  # once more: the kernel forgets it where the user changes
+    warn(chosen, addresses)
 
 
 def _workers(chosen: Settings) -> list[Role]:
@@ -105,38 +132,35 @@ def _workers(chosen: Settings) -> list[Role]:
     return [Role("worker", chosen.workers, listeners.listen(chosen.text, "--text"), run)]
 
 
-def gateway(chosen: Settings) -> int:
+def gateway(chosen: Settings, _flags: Namespace) -> int:
     """One gateway, in this very process."""
-    name = chosen.name or "gateway"
-    listener = _alone(chosen, name, chosen.ws, "--ws")
-    addresses = {"gateway": _address_of(chosen, "gateway", listener)}
-    _warn(chosen, addresses)
-    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run_gateway, chosen), chosen.log_level)
+    _live_alone(_with_secret(chosen), "gateway", chosen.name or "gateway", chosen.ws, run_gateway)
 
 
-def worker(chosen: Settings) -> int:
+def worker(chosen: Settings, _flags: Namespace) -> int:
     """One worker, in this very process."""
-    name = chosen.name or f"worker-{os.getpid()}"
-    listener = _alone(chosen, name, chosen.text, "--text")
-    addresses = {"worker": _address_of(chosen, "worker", listener)}
-    _warn(chosen, addresses)
     siblings = chosen.workers if chosen.text.fd >= 0 and "workers" in chosen.given else 1
-    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(_run_alone, chosen, siblings), chosen.log_level)
+
+    def run(chosen: Settings, child: Child) -> None:
+        try:
+            run_worker(chosen, siblings, child)
+        finally:
+            supervised.end_what_is_left(os.environ)
+
+    _live_alone(_with_secret(chosen), "worker", chosen.name or f"worker-{os.getpid()}", chosen.text, run)
 
 
-def _run_alone(chosen: Settings, siblings: int, child: Child) -> None:
-    try:
-        run_worker(chosen, siblings, child)
-    finally:
-        supervised.end_what_is_left(os.environ)
-
-
-def _alone(chosen: Settings, name: str, address: Address, flag: str) -> socket.socket:
-    """What a process without a master does for itself, before it listens; its listener."""
+def _live_alone(chosen: Settings, role: str, name: str, address: Address, run: Callable[[Settings, Child], None]) -> NoReturn:
+    """What a process without a master does for itself, before it lives."""
+    identity = _identity(chosen)
     supervised.follow(os.environ)
-    log.configure(name, chosen.log_level, chosen.log_format, chosen.log_file)
+    with identity.acting():
+        log.configure(name, chosen.log_level, chosen.log_format, chosen.log_file)
+    listener = listeners.listen(address, "--ws" if role == "gateway" else "--text")
+    addresses = {role: address_of(chosen, role, listener)}
+    _become(identity, chosen, addresses)
     ends.sweep(chosen.run_dir)
-    return listeners.listen(address, flag)
+    live(Child(name, listener, functools.partial(_say, addresses)), functools.partial(run, chosen), chosen.log_level)
 
 
 def run_gateway(chosen: Settings, child: Child) -> None:
@@ -144,7 +168,7 @@ def run_gateway(chosen: Settings, child: Child) -> None:
     _patch(child)
     from app.gateway.server import serve
 
-    serve(chosen, child.listener, child.ready)
+    serve(chosen, child)
 
 
 def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
@@ -165,54 +189,29 @@ def _patch(child: Child) -> None:
     from gevent import get_hub, monkey
 
     monkey.patch_all()
+    _entitle(child.name)
     sys.path.append(os.getcwd())
     if child.lifeline >= 0:
         child.watcher = get_hub().loop.io(child.lifeline, 1, ref=False)
         child.watcher.start(os._exit, EXIT_ORPHANED)
 
 
-def _address_of(chosen: Settings, role: str, listener: socket.socket) -> Address:
-    return listeners.address_of(listener)._replace(tls=role == "worker" and chosen.text.tls)
+def _entitle(name: str, about: str = "") -> None:
+    """What ps and top show: as `handoff: worker-1`. The name of the process itself stays as it is."""
+    from setproctitle import getthreadtitle, setproctitle, setthreadtitle
 
-
-def _warn(chosen: Settings, addresses: dict[str, Address]) -> None:
-    """Say what is dangerous; raises `SettingsError` for what is too dangerous."""
-    logger = logging.getLogger(__name__)
-    warnings = exposure.check(chosen, addresses)
-    if os.geteuid() == 0:
-        logger.warning("running-as-root: tasks may do anything on this machine; start it as a user of its own")
-    for warning in warnings:
-        logger.warning("open-to-others: %s", warning)
+    before = getthreadtitle()
+    setproctitle(f"handoff: {name} {about}".rstrip())
+    setthreadtitle(before)
 
 
 def _say(addresses: dict[str, Address], said: bytes) -> None:
     """There is no master to hear it, but somebody who started us."""
     if said == READY:
-        _announce(addresses)
+        announce(addresses, to_stdout)
 
 
-def _announce(addresses: dict[str, Address]) -> None:
-    lines = []
-    if address := addresses.get("gateway"):
-        lines.append(f"gateway listening on {address}" if address.path else f"gateway listening on ws://{address}/ws")
-    if address := addresses.get("worker"):
-        lines.append(f"workers listening on {address}" if address.path or address.tls else f"workers listening on text://{address}")
-    if (address := addresses.get("gateway")) and not address.path:
-        lines.append(f"page at http://{address}/")
-    print(*lines, "ready", sep="\n", flush=True)
-
-
-def _make_directories(chosen: Settings) -> None:
-    for path in (chosen.data_dir, chosen.run_dir):
-        try:
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"--data-dir: cannot make {path}: {error.strerror}") from None
-
-
-COMMANDS = {"start": start, "gateway": gateway, "worker": worker}
-CLIENT_COMMANDS = ("call", "tasks", "functions", "status", "connections", "completion")
-COMPLETING = "_RUN_PY_COMPLETE"
+COMMANDS = {"start": start, "gateway": gateway, "worker": worker, "stop": stop, "restart": restart, "reload": reload}
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

@@ -30,8 +30,10 @@ EXIT_ORPHANED = 4
 """The master is gone."""
 EXIT_JOURNAL = 5
 """The disk has failed under the journal: what is on it is not known any more."""
+EXIT_NOT_RUNNING = 7
+"""Of a command: there is no server that it could be about."""
 
-READY, LEAVING = b"+", b"-"
+BOOTED, READY, LEAVING = b"=", b"+", b"-"
 """What a process says to its master."""
 
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
@@ -43,19 +45,26 @@ class Child:
     """What a role function is given.
 
     `name` is as `gateway` or `worker-1`; `listener` is listening, non-blocking, and shared with the processes of the same role; `lifeline`
-    is a file descriptor at which end of file means that the master is gone (-1 where there is no master). `say` is told `READY` and
-    `LEAVING`.
+    is a file descriptor at which end of file means that the master is gone (-1 where there is no master). `successor`: it is to take over
+    from one that serves still. `say` is told `BOOTED`, `READY` and `LEAVING`.
     """
 
-    __slots__ = ("_say", "is_ready", "lifeline", "listener", "name", "watcher")
+    __slots__ = ("_say", "is_ready", "lifeline", "listener", "name", "successor", "watcher")
 
-    def __init__(self, name: str, listener: socket.socket, say: Callable[[bytes], object], lifeline: int = -1) -> None:
+    def __init__(
+        self, name: str, listener: socket.socket, say: Callable[[bytes], object], lifeline: int = -1, successor: bool = False
+    ) -> None:
         self.name = name
         self.listener = listener
         self.lifeline = lifeline
+        self.successor = successor
         self.is_ready = False
         self.watcher: Any = None  # of the lifeline, where there is one: it watches as long as somebody holds it
         self._say = say
+
+    def booted(self) -> None:
+        """To be called when all of its code is loaded, where it then waits until the one before it lets go."""
+        self._say(BOOTED)
 
     def ready(self) -> None:
         """To be called when this process serves; only the first call counts."""

@@ -17,7 +17,7 @@ from app.journal import ANY, Journal, Listed, Wanted
 from app.ledger import Ledger
 from app.messages import Submit, new_id
 from app.pool import Pool
-from app.recovery import recover
+from app.recovery import recover, write_down
 from app.reports import Reports
 from app.rundir import RunDirectory
 from app.settings import Settings
@@ -76,6 +76,26 @@ class Dispatcher:
         while (busy := self._pool.places.taken or self._ledger.uncommitted) and time.monotonic() < deadline:
             gevent.sleep(0.02)
         return not busy
+
+    @property
+    def unfinished(self) -> int:
+        """How many tasks are not over."""
+        return len(self._ledger.live)
+
+    def hold(self) -> None:
+        """Send nothing more to the workers; what is accepted from now on waits."""
+        self._ledger.hold()
+
+    def hand_over(self, timeout: float) -> None:
+        """As `stop`, but nothing is lost with this process: all that is not over is in the journal then. Commits are waited for, at most
+        for `timeout` seconds."""
+        self.watchtower.stop()
+        self._pool.stop()  # what the workers say now is kept there for who comes next
+        deadline = time.monotonic() + timeout
+        while self._ledger.uncommitted and time.monotonic() < deadline:
+            gevent.sleep(0.002)
+        write_down(self.journal, self._ledger)
+        self.journal.close()
 
     def stop(self) -> None:
         """Let go of the workers and of the journal."""

@@ -102,14 +102,19 @@ def _log_format(text: str) -> str:
     return text.lower()
 
 
+def _path_or_none(text: str) -> Path | None:
+    return _path(text) if text else None
+
+
+def _umask(text: str) -> int:
+    mask = int(text, 8)
+    return mask if 0 <= mask <= 0o777 else _nothing()
+
+
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise ValueError
     return Path(text).absolute()  # a task that changes its directory must not take ours along
-
-
-def _path_or_none(text: str) -> Path | None:
-    return _path(text) if text else None
 
 
 def _elsewhere(text: str) -> Address:
@@ -145,3 +150,4 @@ LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 PATH = Kind(_path, "a path", "PATH")
 FILE = Kind(_path_or_none, "a path, or nothing", "PATH")
+UMASK = Kind(_umask, "an octal number up to 777", "MASK")

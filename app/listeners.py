@@ -89,7 +89,7 @@ def address_of(sock: socket.socket) -> Address:
 
 
 def forget(address: Address) -> None:
-    """Remove the name of a unix socket whose listener is gone for good."""
+    """Remove the name of a unix socket whose listener is gone for good; it stays where only root could do so, who we are no more."""
     if address.path:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):
             os.unlink(address.path)

@@ -29,7 +29,8 @@ def give(descriptor: int, byte: int) -> None:
     fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, byte)
 
 
-def is_held(descriptor: int, byte: int) -> bool:
-    """Whether another process has the lock of this byte; a descriptor to read is enough."""
+def holder(descriptor: int, byte: int) -> int:
+    """The other process that has the lock of this byte; 0 where none has. A descriptor to read is enough."""
     asked = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
-    return bool(struct.unpack(_FLOCK, asked)[0] != fcntl.F_UNLCK)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, asked)
+    return int(pid or -1) if kind != fcntl.F_UNLCK else 0  # no number: it is of another namespace of pids

@@ -5,7 +5,8 @@ It reads from top to bottom. Signal handlers only queue; one loop acts, in the m
     starting ──all ready──▶ serving ──TERM──▶ stopping (graceful, then killed) ──▶ gone
         └──────── INT, QUIT, a second TERM, a failed boot ──▶ stopping (fast, then killed) ──▶ gone
 
-What happens in a child before its role runs is in `app/child.py`; what a role is, only `run.py` knows.
+HUP, while serving: `app/reload.py`; where it means that the terminal was closed, as TERM. USR1 is passed on to all: they open their logs
+anew. What happens in a child before its role runs is in `app/child.py`; what a role is, only `run.py` knows.
 """
 
 import contextlib
@@ -26,12 +27,13 @@ from app import child
 from app import log as log_file
 from app.child import Child
 from app.ends import OomKills, killed_by, leave_word, peak
-from app.offspring import Place, Role, kill_group, places
+from app.offspring import Place, Role, has_terminal, kill_group, places
+from app.reload import Reload
 from app.row import Row
 
 log = logging.getLogger(__name__)
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD, signal.SIGHUP, signal.SIGUSR1)
 FAST_LIMIT = 2.0
 """Seconds that a process has to end when it is told to end fast."""
 MARGIN = 2.0
@@ -51,7 +53,8 @@ class _Stop(enum.Enum):
 
 
 class Master:
-    """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time."""
+    """Runs the roles until it is told to stop. `on_ready` is called once, when every process serves for the first time.
+    `private` are descriptors that no child is to have."""
 
     def __init__(
         self,
@@ -60,10 +63,12 @@ class Master:
         level: str,
         on_ready: Callable[[], None],
         run_dir: Path | None = None,
+        private: tuple[int, ...] = (),
         row: Row | None = None,
     ) -> None:
         self._places = [place for role in roles for place in places(role)]
         self._leavers: list[Place] = []
+        self._reload = Reload(self._places, self._leavers, self._start, run_dir)
         self._listeners = [role.listener for role in roles]
         self._graceful = graceful
         self._level = level
@@ -71,6 +76,7 @@ class Master:
         self._run_dir = run_dir
         self._row = row
         self._oom_kills = OomKills()
+        self._had_terminal = has_terminal()
         self._was_ready = False
         self._stop = _Stop.NO
         self._kill_at = _NEVER
@@ -78,7 +84,7 @@ class Master:
         self._queue: deque[int] = deque()
         self._lifeline, held = os.pipe()  # children hold the reading end; the writing end lives as long as the master
         self._wakeup, self._waker = os.pipe()
-        self._private = (held, self._wakeup, self._waker, *(row.descriptors if row is not None else ()))
+        self._private = (held, self._wakeup, self._waker, *private, *(row.descriptors if row is not None else ()))
 
     def run(self) -> int:
         """Start everything and stay until the last process has ended; the exit code."""
@@ -86,6 +92,7 @@ class Master:
         try:
             while self._stop is _Stop.NO or self._living():
                 self._start_missing()
+                self._go_on()
                 self._wait()
                 self._act_on_signals()
                 self._reap()
@@ -105,7 +112,11 @@ class Master:
         self._queue.append(number)
 
     def _living(self) -> list[Place]:
-        return [place for place in (*self._places, *self._leavers) if place.pid]
+        return [place for place in (*self._places, *self._leavers, *self._reload.successors) if place.pid]
+
+    def _go_on(self) -> None:
+        if self._was_ready and self._stop is _Stop.NO:
+            self._reload.step()
 
     def _start_missing(self) -> None:
         now = time.monotonic()
@@ -114,10 +125,10 @@ class Master:
                 self._start(place)
 
     def _start(self, place: Place) -> None:
-        if self._was_ready and self._row is not None:
+        if self._was_ready and self._row is not None and not place.successor:
             self._row.respawned(place.role.name)
         child.flush()  # or the child would write it again
-        place.ready_at, place.leaving = 0.0, False
+        place.booted, place.ready_at, place.leaving = False, 0.0, False
         place.pipe, ready_pipe = os.pipe()
         os.set_blocking(place.pipe, False)
         private, master = self._not_for(place), os.getpid()
@@ -135,12 +146,13 @@ class Master:
 
     def _not_for(self, place: Place) -> tuple[int, ...]:
         listeners = [listener.fileno() for listener in self._listeners if listener is not place.role.listener]
-        pipes = [other.pipe for other in (*self._places, *self._leavers) if other.pipe >= 0]
-        return (*self._private, *listeners, *pipes)
+        pipes = [other.pipe for other in self._living() if other.pipe >= 0]
+        return (*self._private, *listeners, *pipes, place.pipe)
 
     def _live(self, place: Place, ready_pipe: int, origin: child.Origin) -> NoReturn:
         say = functools.partial(os.write, ready_pipe)
-        child.live(Child(place.name, place.role.listener, say, self._lifeline), place.role.run, self._level, origin)
+        one = Child(place.name, place.role.listener, say, self._lifeline, place.successor)
+        child.live(one, place.role.run, self._level, origin)
 
     def _wait(self) -> None:
         """Until a signal comes, a process is ready, or something is due."""
@@ -160,12 +172,12 @@ class Master:
 
     def _until_due(self) -> float | None:
         starts = [place.start_at for place in self._places if not place.pid and self._stop is _Stop.NO]
-        due = min([*starts, self._kill_at])
+        due = min([*starts, self._kill_at, self._reload.due if self._stop is _Stop.NO else _NEVER])
         return None if due == _NEVER else max(0.0, due - time.monotonic()) * 1000 + 1
 
     def _fill_anew(self, place: Place) -> None:
         """It leaves, and may take its time: another starts at once; but not more than leave of as many as serve."""
-        if place in self._places and sum(other.role is place.role for other in self._leavers) < place.role.count:
+        if place in self._places and sum(other.role is place.role and not other.outdated for other in self._leavers) < place.role.count:
             log.info("%s (pid %d) leaves; another takes its place", place.name, place.pid)
             self._leavers.append(place.hand_over())
 
@@ -176,13 +188,18 @@ class Master:
                 self._stop_at_least(_Stop.GRACEFUL)
             elif number in (signal.SIGINT, signal.SIGQUIT):
                 self._stop_at_least(_Stop.FAST)
+            elif number == signal.SIGHUP:
+                if self._had_terminal and not has_terminal():
+                    self._stop_at_least(_Stop.GRACEFUL)  # it was closed, and nobody is there any more
+                else:
+                    self._reload.ask()
             elif number == signal.SIGUSR1:
-                self._reopen_logs()
+                log_file.reopen()
+                self._pass_on(number)
 
-    def _reopen_logs(self) -> None:
-        log_file.reopen()
+    def _pass_on(self, number: int) -> None:
         for place in self._living():
-            os.kill(place.pid, signal.SIGUSR1)
+            os.kill(place.pid, number)
 
     def _stop_at_least(self, wanted: _Stop) -> None:
         """Begin to stop; where that has begun already, go on one step faster."""
@@ -195,8 +212,7 @@ class Master:
         number, limit = (signal.SIGTERM, self._graceful + MARGIN) if wanted is _Stop.GRACEFUL else (signal.SIGINT, FAST_LIMIT)
         log.info("stopping; what still runs in %g s is killed", limit)
         self._kill_at = time.monotonic() + limit
-        for place in self._living():
-            os.kill(place.pid, number)
+        self._pass_on(number)
 
     def _reap(self) -> None:
         by_pid = {place.pid: place for place in self._living()}
@@ -234,6 +250,7 @@ class Master:
             place.failures = 0  # it left of its own accord, and so may the next one
         if place in self._leavers:
             self._leavers.remove(place)
+        self._reload.has_ended(place)
         if code in (child.EXIT_SETTINGS, child.EXIT_NOT_BOOTED) and not self._was_ready and self._stop is _Stop.NO:
             log.error("process-unstartable: %s could not start, for the reason above; ending", place.name)
             self._exit_code = code

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from app.child import LEAVING, READY, Child
+from app.child import BOOTED, LEAVING, READY, Child
 
 FIRST_DELAY, LONGEST_DELAY = 0.2, 30.0
 
@@ -29,14 +29,18 @@ class Role:
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A place for one process at a time: `worker-2` stays `worker-2` when it is replaced."""
+    """A place for one process at a time: `worker-2` stays `worker-2` when it is replaced. `booted`: its code is loaded; `ready_at`: it
+    serves, since then; `outdated`: another with newer code has taken its place; `successor`: it is started to take one."""
 
     name: str
     role: Role
     pid: int = 0
     pipe: int = -1  # on which it says that it is ready, and later that it leaves; until it is gone
+    booted: bool = False
     ready_at: float = 0.0
     leaving: bool = False
+    outdated: bool = False
+    successor: bool = False
     failures: int = 0
     start_at: float = 0.0
 
@@ -46,7 +50,9 @@ class Place:
             while self.pipe >= 0:
                 said = os.read(self.pipe, 1)
                 if said == READY:
-                    self.ready_at = time.monotonic()
+                    self.booted, self.ready_at = True, time.monotonic()
+                elif said == BOOTED:
+                    self.booted = True
                 elif said == LEAVING:
                     self.leaving = True
                 else:
@@ -61,14 +67,15 @@ class Place:
     def hand_over(self) -> "Place":
         """The process that leaves goes on in a place of its own, which is returned; this one is free at once."""
         leaver = replace(self)
-        self.pid, self.pipe, self.ready_at, self.leaving = 0, -1, 0.0, False
-        self.failures, self.start_at = 0, 0.0
+        self.pid, self.pipe, self.booted, self.ready_at, self.leaving = 0, -1, False, 0.0, False
+        self.failures, self.start_at, self.successor = 0, 0.0, False
         return leaver
 
     def put_off(self) -> None:
         """When the place is filled again: at once the first time, then later and later, and never all together."""
         delay = FIRST_DELAY * 2 ** min(self.failures - 1, 16) if self.failures else 0.0
         self.failures += 1
+        self.successor = False
         self.start_at = time.monotonic() + min(delay, LONGEST_DELAY) * random.uniform(0.5, 1.0)
         self.pid = 0
         self.hang_up()
@@ -81,6 +88,15 @@ def places(role: Role) -> list[Place]:
 
 def _name(role: Role, number: int) -> str:
     return role.name if role.count == 1 and role.name == "gateway" else f"{role.name}-{number}"
+
+
+def has_terminal() -> bool:
+    """Whether this process can be spoken to from one; see tty(4)."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def kill_group(pid: int) -> None:

@@ -60,8 +60,7 @@ class Pool:
         self._hang_limit = hang_limit
         self._rundir = rundir
         self._addresses = addresses
-        self._turn = turn
-        self._loop = loop
+        self._turn, self._loop = turn, loop
         self._listener: Listener | None = None
         self._credentials: Credentials | None = None
         self._greenlets: list[Any] = []
@@ -242,7 +241,8 @@ class Pool:
         link.claim(self._journal)
         log.info("link-up: %s at %s", link.name, address)
         self._count(link)
-        self.met.set()
+        if not link.leaving:  # else what can be called is not known yet
+            self.met.set()
         return link if met else None
 
     def _read(self, link: Link) -> None:

@@ -30,6 +30,18 @@ def lock(path: Path) -> int:
     raise SettingsError(f"--data-dir: another one runs with {path.parent} already; stop it, or give this one a directory of its own")
 
 
+def master(path: Path) -> int:
+    """The process that is the master of this run directory; 0 where there is none. Raises `PermissionError`."""
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    try:
+        return locks.holder(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
 class RunDirectory:
     """A directory of mode 0700. Sockets are reached through `/proc/self/fd`, because `sun_path` ends at 108 bytes."""
 
@@ -81,7 +93,7 @@ class RunDirectory:
         except FileNotFoundError:
             return False
         try:
-            return locks.is_held(descriptor, 0)
+            return bool(locks.holder(descriptor, 0))
         finally:
             os.close(descriptor)
 

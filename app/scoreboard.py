@@ -140,7 +140,7 @@ class Board:
         return range(1, os.fstat(self._file).st_size // SLOT)
 
     def _is_held(self, number: int) -> bool:
-        return locks.is_held(self._locks, number)
+        return locks.holder(self._locks, number) != 0
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ from app.kinds import (
     SOME_SECONDS,
     SWITCH,
     TEXT,
+    UMASK,
     Kind,
 )
 from app.secret import VARIABLE, Secret
@@ -59,6 +60,10 @@ class Settings:
     task: tuple[str, ...]
     handler: str
     graceful: float
+    pid_file: Path | None
+    user: str
+    group: str
+    umask: int
     origins: tuple[str, ...]
     max_message: int
     max_line: int
@@ -154,6 +159,10 @@ TABLE = (
     Setting("task", TEXT, "", "functions that become tasks as they are, as MODULE:FUNCTION", many=True),
     Setting("handler", TEXT, "", "module with your own WebSocket handlers; it takes /, and /ws stays"),
     Setting("graceful", SECONDS, "10", "how long TERM waits for running tasks"),
+    Setting("pid_file", FILE, "", "where the master writes its process id (default: run/master.pid in data-dir)"),
+    Setting("user", TEXT, "", "whom root is to become once it listens, by name or number; programs that tasks start cannot become more"),
+    Setting("group", TEXT, "", "with --user: which group (default: that of the user)"),
+    Setting("umask", UMASK, "077", "what others may not do with files that tasks make, in octal; our own are for us alone in any case"),
     Setting("origins", TEXT, "", "further origins that a browser may come from, as https://example.org", many=True),
     Setting("max_message", SIZE, "64KiB", "largest WebSocket message, or body over HTTP"),
     Setting("max_line", LINE_SIZE, "1MiB", "longest line on the Text port"),

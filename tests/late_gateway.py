@@ -116,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _serve(chosen: Settings, child: Child) -> None:
-    server.serve(chosen, child.listener, child.ready)
+    server.serve(chosen, child)
 
 
 if __name__ == "__main__":

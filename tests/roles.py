@@ -1,5 +1,6 @@
 """A master with roles that misbehave, for the tests of the master: `python -m tests.roles KIND COUNT`, which prints `ready`."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -7,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from app import listeners, log
+from app import listeners, log, reload
 from app.address import Address
 from app.child import Child
 from app.errors import SettingsError
@@ -57,6 +58,32 @@ def slow(child: Child) -> None:
     child.ready()
 
 
+def relay(child: Child) -> None:
+    """Waits until the one before it lets go of a lock, which that does when it is told."""
+    signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
+    _hold(child)
+
+
+def stiff(child: Child) -> None:
+    """The same, and does not let go."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    _hold(child)
+
+
+def _hold(child: Child) -> None:
+    child.booted()
+    held = os.open("lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.lockf(held, fcntl.LOCK_EX)
+    idle(child)
+
+
+def slow_successor(child: Child) -> None:
+    """Boots the first time; those who are to take over take their time."""
+    if child.successor:
+        slow(child)
+    idle(child)
+
+
 def late_trouble(child: Child) -> None:
     """Boots the first time only."""
     try:
@@ -67,13 +94,15 @@ def late_trouble(child: Child) -> None:
 
 
 KINDS: dict[str, Callable[[Child], None]] = {
-    kind.__name__: kind for kind in (idle, stubborn, parent, short_lived, not_booting, not_loading, slow, late_trouble)
+    kind.__name__: kind
+    for kind in (idle, stubborn, parent, short_lived, not_booting, not_loading, slow, relay, stiff, slow_successor, late_trouble)
 }
 
 
 def main(kind: str, count: int) -> int:
     """Run a master with so many processes of this kind."""
     log.configure("master")
+    reload.BOOT_LIMIT = reload.SWITCH_LIMIT = 1.0
     role = Role("worker", count, listeners.listen(Address("127.0.0.1", 0), "--text"), KINDS[kind])
     return Master([role], graceful=0.2, level="info", on_ready=lambda: print("ready", flush=True)).run()
 

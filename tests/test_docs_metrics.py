@@ -12,8 +12,8 @@ import pytest
 
 from app import log
 from app.alerts import ALERTS, name_of
+from app.commandline import CLIENT_COMMANDS
 from app.gateway.metrics import METRICS
-from run import CLIENT_COMMANDS
 from tests.harness import ROOT
 
 DOC = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")

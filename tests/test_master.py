@@ -1,10 +1,12 @@
 """The master alone, with roles that do not always behave: what ends, what is replaced, and what never becomes a storm."""
 
 import os
+import pty
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +66,22 @@ def test_ctrl_c_in_a_terminal_reaches_the_master_alone(start: Start) -> None:
     assert process.wait() == 0
 
 
+def test_a_terminal_that_is_closed_ends_everything() -> None:
+    """Its HUP is no order to load changed code."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-m", "tests.roles", "idle", "2"])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 4096)
+    workers = {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+    assert len(workers) == 2
+    os.close(terminal)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert not [worker for worker in workers if Path(f"/proc/{worker}").exists()]
+
+
 def test_nothing_outlives_a_master_that_was_killed(start: Start) -> None:
     process = start("stubborn")
     process.send_signal(signal.SIGKILL)
@@ -121,6 +139,34 @@ def test_a_signal_during_the_start_ends_everything(start: Start, number: int) ->
     wait_until(lambda: len(children(process)) == 2)
     assert process.stop(number) == 0
     assert process.out() == ""
+
+
+def test_a_reload_replaces_everybody_and_those_who_wait_for_nobody_are_there_first(start: Start) -> None:
+    process = start("relay", 1)
+    before = children(process)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reload-done" in process.log(), message=process.log)
+    wait_until(lambda: len(children(process)) == 1 and not before & children(process), message=process.log)
+
+
+def test_who_does_not_let_go_at_a_reload_is_killed(start: Start) -> None:
+    process = start("stiff", 1)
+    before = children(process)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: "reload-done" in process.log(), message=process.log)
+    assert "reload-forced: worker-1" in process.log()
+    wait_until(lambda: len(children(process)) == 1 and not before & children(process), message=process.log)
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"), [("slow_successor", "code is not loaded within 1 s"), ("late_trouble", "worker-1 could not start")]
+)
+def test_a_reload_that_comes_to_nothing_leaves_those_who_serve(start: Start, kind: str, why: str) -> None:
+    process = start(kind, 1)
+    before = children(process)
+    process.send_signal(signal.SIGHUP)
+    wait_until(lambda: f"reload-failed: {why}" in process.log(), message=process.log)
+    wait_until(lambda: children(process) == before, message=process.describe)
 
 
 def test_a_child_has_clean_signals_and_no_stdin(start: Start) -> None:

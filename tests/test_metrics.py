@@ -196,6 +196,28 @@ def test_no_counter_goes_back_whoever_is_killed(start_server: Start) -> None:
     assert value(server, "handoff_respawns_total", role="gateway") == 1
 
 
+def test_a_reload_is_no_respawn_and_no_counter_goes_back(start_server: Start, gate: Path) -> None:
+    server = start_server(*FLAGS)
+    with WsClient(server.ws_url) as client:
+        client.send({"id": "long", "function": "gated", "args": [str(gate)]})
+        client.until(lambda message: message.get("event") == "started")
+        for number in range(5):
+            run(client, f"h{number}", "mark")
+    wait_until(lambda: finished(server, "mark") == {"succeeded": 5})
+    before, gateway = counters(scrape(server)), server.gateway_pid()
+    server.send_signal(signal.SIGHUP)
+    wait_until(
+        lambda: value(server, "handoff_process_up", process="worker-1") + value(server, "handoff_process_up", process="worker-2") == 3, 30
+    )
+    wait_until(lambda: server.gateway_pid() != gateway and reachable(server), 20)
+    now = counters(scrape(server))
+    assert {key: (count, now.get(key)) for key, count in before.items() if now.get(key, 0) < count} == {}
+    assert value(server, "handoff_respawns_total", role="worker") == 0
+    open_gate(gate)
+    wait_until(lambda: finished(server, "gated") == {"succeeded": 1}, 20)
+    assert finished(server, "mark") == {"succeeded": 5}
+
+
 def reachable(server: Server) -> bool:
     try:
         return ask(server, "/healthz")[0] == 200

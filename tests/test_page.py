@@ -312,6 +312,33 @@ def test_the_page_survives_a_kill_of_the_gateway_in_mid_task(browser: Browser, p
         own.kill()
 
 
+def test_the_page_carries_on_by_itself_at_a_reload_in_mid_task(browser: Browser, post: PostOffice) -> None:
+    post.empty()
+    own = Server("--workers", "2", env={"HANDOFF_SMTP_URL": post.url})
+    try:
+        page = browser.page()
+        page.emulate()
+        page.goto(own.http_url)
+        page.wait_until(OPEN)
+        page.click("#bulk-send")
+        for number in (1, 2):
+            post.allow(300 * number)
+            page.wait_until(f"{DONE} > {300 * number - 200}")
+            before = own.gateway_pid()
+            own.send_signal(signal.SIGHUP)
+            wait_until(lambda number=number: own.log().count("reload-done") == number, 30, own.log)  # type: ignore[misc]
+            page.wait_until(OPEN)
+            assert own.gateway_pid() != before
+        post.allow(1000)
+        page.wait_until(f"{BULK} === 'succeeded' && {DONE} === 1000")
+        newest(page, "send_mails", "succeeded")
+        assert dict(post.received) == EVERYONE
+        assert page.problems == []
+        page.close()
+    finally:
+        own.kill()
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_nothing_that_keeps_anybody_out(page: Page, dark: bool) -> None:
     axe = Path(__file__).parent / "node/node_modules/axe-core/axe.min.js"

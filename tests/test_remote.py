@@ -250,6 +250,9 @@ def test_the_wait_grows_with_each_failure_up_to_its_ceiling_with_jitter_and_try_
         assert backoff.delay() == 2 * share
         backoff.lost(1013, lasted=60.0)
         assert backoff.delay() == 8 * share
+        for _ in range(3):
+            backoff.lost(1012, lasted=0.1)
+            assert backoff.delay() == 2 * share
 
 
 @pytest.mark.parametrize("code", [1008, 4001])

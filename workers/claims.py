@@ -242,6 +242,12 @@ class Claimants:
         """Whether some gateway is there that has reports to acknowledge yet."""
         return any(claimant.unacknowledged for claimant in self._known.values())
 
+    def awaited(self, within: float) -> bool:
+        """Whether one may come back, or its successor: to hear what is kept for it, or to be told what never came, where it was lost within
+        so many seconds."""
+        lost = [claimant for claimant in self._known.values() if claimant._outbox is None]
+        return any(claimant.attempts or time.monotonic() - claimant._lost_at < within for claimant in lost)
+
     @property
     def parting(self) -> bool:
         """Whether some gateway was told that this process leaves, and has not said that it has heard."""

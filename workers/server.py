@@ -27,7 +27,7 @@ from app.rundir import RunDirectory
 from app.settings import Settings
 from app.turn import Turn
 from workers import report
-from workers.claims import Claimant, Claimants
+from workers.claims import KEPT_FOR, Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
 from workers.idlers import Idlers
@@ -48,6 +48,9 @@ STAND_BACK = 0.05
 _EXPIRE_EVERY = 5.0
 _LOOK_EVERY = 0.02
 _ACKS_WITHIN = 2.0
+_FIRST_WORD = 0.25
+"""Seconds that whoever has just connected has to ask for something, of a process that leaves while others serve."""
+
 _GOODBYES_WITHIN = 15.0
 """Seconds that a gateway has to hear that a process leaves of its own accord, and to say that it sends nothing more."""
 
@@ -93,6 +96,7 @@ class Worker:
         gevent.signal_handler(signal.SIGTERM, self._stop_soon)
         for number in (signal.SIGINT, signal.SIGQUIT):
             gevent.signal_handler(number, self._stop_at_once)
+        gevent.signal_handler(signal.SIGHUP, self._leave, True)
         self._watchdog.start()
         self._retirement.start()
         self._presence.start(lambda: report.listing(self._connections.values()))
@@ -180,12 +184,17 @@ class Worker:
 
     def _drain(self) -> None:
         """Idle connections close at once; the others once what they asked for has ended, and a gateway has taken note of it."""
+        if not self._told:
+            gevent.sleep(_FIRST_WORD)
         for connection in list(self._connections):
             if connection.idle:
                 connection.close()
         self._wait_while(lambda: self._unfinished or not all(one.answered for one in self._connections))
         self._until = time.monotonic() + (_ACKS_WITHIN if self._told else _GOODBYES_WITHIN)
         self._wait_while(lambda: self._claimants.unacknowledged or self._claimants.parting)
+        if not self._told:
+            self._until = time.monotonic() + KEPT_FOR  # one that is being replaced comes back, and hears then
+            self._wait_while(lambda: self._claimants.awaited(_GOODBYES_WITHIN) or self._claimants.unacknowledged)
 
     def _wait_while(self, condition: Callable[[], Any]) -> None:
         """Until it is false, or `_until`, which a signal may bring forward meanwhile."""

@@ -104,9 +104,8 @@ def call(function: str, args: dict[str, Any] | list[Any] | None = None, timeout:
     return HOOKS.caller(function, args, timeout)
 
 
-def load(module: str, caller: Caller) -> Hooks:
-    """Import the module of handlers, with `call` working from then on. Raises `SettingsError` with the module and the reason."""
-    HOOKS.caller = caller
+def load(module: str) -> Hooks:
+    """Import the module of handlers; `call` works once there is a `caller`. Raises `SettingsError` with the module and the reason."""
     try:
         importlib.import_module(module)
     except (Exception, SystemExit) as error:  # a module may raise anything while it is imported

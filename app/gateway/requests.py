@@ -159,11 +159,13 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         super().__init__(sock, address, server, Head(sock, server.request_timeout))
+        self._unheard = True
+        server.unheard += 1
 
     def handle_one_request(self) -> bool | None:
         """True where another request may follow; None where the socket is to be closed, or belongs to somebody else now."""
         try:
-            answer = super().handle_one_request() if self.rfile.fill() else None
+            answer = super().handle_one_request() if self._fill() else None
         except Refused as refused:
             answer = refused.status, refused.response()
         if answer is True or self.socket is None:
@@ -174,6 +176,15 @@ class RequestHandler(WSGIHandler):  # type: ignore[misc]
                 self.socket.sendall(answer[1])
             self._linger()
         return None
+
+    def _fill(self) -> bool:
+        try:
+            filled: bool = self.rfile.fill()
+        finally:
+            if self._unheard:
+                self._unheard = False
+                self.server.unheard -= 1
+        return filled
 
     def _linger(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)

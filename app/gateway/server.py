@@ -1,17 +1,13 @@
-"""One gateway process: what it is made of, what stands at which path, and how it ends.
+"""One gateway process: what it is made of, and what stands at which path.
 
-    TERM        nothing is accepted any more, and connections without unfinished work are closed with 1001; tasks end, or the time is up;
-                then the other connections are closed, and HTTP requests that wait for a task are answered
-    INT, QUIT   the same at once, without the wait
-
-The parts are found in the files beside this one, and tasks are `app/dispatch.py`'s.
+The parts are found in the files beside this one, its end in `app/gateway/departure.py`, and tasks are `app/dispatch.py`'s.
 """
 
 import functools
 import logging
+import math
+import os
 import resource
-import signal
-import socket
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -19,14 +15,15 @@ from typing import Any, Final
 
 import gevent
 import gevent.socket
-from gevent.event import Event
 from gevent.pywsgi import WSGIServer
 
 from app import collector, listeners
+from app.child import Child
 from app.dispatch import Dispatcher
 from app.durable import DurableJournal
 from app.gateway import handler, hooks
 from app.gateway.api import Api
+from app.gateway.departure import Departure
 from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
@@ -36,6 +33,7 @@ from app.gateway.reaper import Reaper
 from app.gateway.report import Report
 from app.gateway.session import Session
 from app.gateway.websocket import Common, Connection, Handler
+from app.holdings import lock
 from app.journal import Journal, MemoryJournal
 from app.presence import Presence
 from app.settings import Settings
@@ -43,16 +41,12 @@ from app.turn import Turn
 
 log = logging.getLogger(__name__)
 
-GOODBYE: Final = 1.0
-"""How long, in seconds, the last close frames may take; the master waits a little longer than `graceful`."""
-
 SWITCH_EVERY: Final = 0.001
 """Seconds for which the thread that writes the journal waits for the interpreter at most: with the usual 0.005, commits take longer."""
 
 PATIENCE: Final = 5.0
 """How long, in seconds, beyond `graceful` a gateway that is leaving may still have the journal."""
 
-_GOING_AWAY: Final = "the server is going away"
 _RESERVED_FILES: Final = 64
 FIRST_WORKER: Final = 2.0
 """How long, in seconds, nobody is let in while no worker has been met; then the pages are served all the same."""
@@ -62,7 +56,7 @@ _MOST_FILES: Final = 1 << 20
 
 class Server(WSGIServer):  # type: ignore[misc]
     """Accepts connections: the site for requests, and what the gate says for upgrades. `request_timeout` is in seconds; `answering`
-    counts the requests that are being answered."""
+    counts the requests that are being answered, `unheard` the sockets on which the first is still to come."""
 
     handler_class = Handler
 
@@ -73,6 +67,7 @@ class Server(WSGIServer):  # type: ignore[misc]
         self.request_timeout = request_timeout
         self.answering = 0
         self.requests: set[Any] = set()  # sockets that are not, or not yet, among the connections
+        self.unheard = 0
         self._was_full = False
 
     def do_read(self) -> Any:
@@ -106,13 +101,16 @@ class Server(WSGIServer):  # type: ignore[misc]
 class Gateway:
     """All of one process, from its start to its end."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, child: Child) -> None:
+        listener = child.listener
         hub = gevent.get_hub()
         turn = Turn(hub.loop)
         self._settings = settings
-        self._leaving = Event()
-        self._at_once = Event()
-        self._dispatcher = Dispatcher(settings, _journal(settings), turn)
+        self._hooks = hooks.load(settings.handler) if settings.handler else None
+        child.booted()
+        patience = math.inf if child.successor else settings.graceful + PATIENCE
+        let_go = _seat(settings, child, patience)
+        self._dispatcher = Dispatcher(settings, _journal(settings, patience), turn)
         self._reaper = Reaper(hub, turn, settings)
         openers = self._openers()
         address = listeners.address_of(listener)
@@ -125,13 +123,14 @@ class Gateway:
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout)
         self._report = Report(self._dispatcher, self._server.requests, self._reaper.connections)
         self._presence = Presence(hub.loop, settings, "gateway", settings.name or "gateway", address, self._report.look)
+        self._departure = Departure(self._server, self._reaper, self._dispatcher, self._api, settings.graceful, let_go)
 
     def _openers(self) -> dict[str, Opener]:
         """What is served where; one's own handlers take `/`, and `/ws` stays."""
         openers: dict[str, Opener] = {"/ws": self._open_session, "/": self._open_session}
-        if self._settings.handler:
-            loaded = hooks.load(self._settings.handler, functools.partial(self._dispatcher.call, ""))
-            openers["/"] = handler.opener(loaded, self._settings.max_unsent)
+        if self._hooks is not None:
+            self._hooks.caller = functools.partial(self._dispatcher.call, "")
+            openers["/"] = handler.opener(self._hooks, self._settings.max_unsent)
         return openers
 
     def _open_session(self, connection: Connection, environ: Mapping[str, Any]) -> Runner:
@@ -144,60 +143,51 @@ class Gateway:
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until a signal ends it."""
-        gevent.signal_handler(signal.SIGTERM, self._leaving.set)
-        for number in (signal.SIGINT, signal.SIGQUIT):
-            gevent.signal_handler(number, self._leave_at_once)
         self._presence.start(self._report.listing)
         self._probes.board = self._presence.board
+        self._departure.listen()
         self._dispatcher.start()
         self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
         self._server.start()
         gevent.spawn(self._reaper.run)
         gevent.spawn(self._tell, ready)
-        self._leaving.wait()
-        self._leave()
+        self._departure.run()
+        self._presence.stop()
 
     def _tell(self, ready: Callable[[], None]) -> None:
         while not self._dispatcher.wait_ready(1.0):
             continue
         ready()
 
-    def _leave_at_once(self) -> None:
-        self._at_once.set()
-        self._leaving.set()
 
-    def _leave(self) -> None:
-        self._server.close()
-        self._reaper.close_all(1001, _GOING_AWAY, idle_only=True)
-        draining = gevent.spawn(self._dispatcher.drain, self._settings.graceful)
-        gevent.wait([draining, self._at_once], count=1)
-        self._reaper.close_all(1001, _GOING_AWAY)
-        self._api.leave()
-        with gevent.Timeout(GOODBYE, False):
-            while (self._reaper.connections or self._server.answering) and not self._at_once.is_set():
-                gevent.sleep(0.01)
-        gevent.sleep(0)  # whoever is left gets what a last turn can write
-        self._dispatcher.stop()
-        self._presence.stop()
-
-
-def _journal(settings: Settings) -> Journal:
+def _journal(settings: Settings, patience: float) -> Journal:
     if settings.durability == "off":
         return MemoryJournal(uuid.uuid4().hex)
     sys.setswitchinterval(SWITCH_EVERY)
-    return DurableJournal(settings.data_dir, settings.durability, settings.retention, settings.graceful + PATIENCE)
+    return DurableJournal(settings.data_dir, settings.durability, settings.retention, patience)
 
 
-def serve(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
-    """The gateway's role: serve on `listener` (listening, non-blocking) until TERM, INT or QUIT has ended it.
+def _seat(settings: Settings, child: Child, patience: float) -> Callable[[], None] | None:
+    """Wait until no other gateway of this master accepts; what lets the next one do so. A journal on the disk has a lock of its own."""
+    if settings.durability != "off":
+        return None
+    return functools.partial(os.close, lock(settings.run_dir / "gateway.lock", patience)) if child.lifeline >= 0 else _nobody
+
+
+def _nobody() -> None:
+    """No other gateway waits for this one."""
+
+
+def serve(settings: Settings, child: Child) -> None:
+    """The gateway's role: serve on the child's listener until TERM, INT or QUIT has ended it, or HUP, where another takes over.
 
     `ready` is called once, when connections are accepted and at least one worker is known. Raises `SettingsError` where the handlers
     cannot be loaded.
     """
     _allow_many_files()
-    gateway = Gateway(settings, listener)
+    gateway = Gateway(settings, child)
     collector.settle()
-    gateway.run(ready)
+    gateway.run(child.ready)
 
 
 def _allow_many_files() -> None:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 POLICY: Final = 1008
 """With this close code, and those of applications (4000 and above), the same would be said again: there is no other attempt."""
+RESTARTING: Final = 1012
+"""Another process takes over: it is there in a moment, however often that has happened lately."""
 TRY_LATER: Final = 1013
 GONE: Final = 1006
 """Stands for the close code where there was none (RFC 6455, 7.4.1)."""
@@ -40,7 +42,7 @@ class Backoff:
 
     def lost(self, code: int, lasted: float) -> None:
         """A connection that was open for `lasted` seconds has ended with this close code."""
-        if lasted >= self._pace.settled:
+        if code == RESTARTING or lasted >= self._pace.settled:
             self._failures = 0
         if code == TRY_LATER:
             self._failures = max(self._failures, 2)

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable
 from functools import partial
 
-from bench.faults import crowd, disk, kills, rude, service
+from bench.faults import crowd, disk, kills, reloads, rude, service
 from bench.faults.accounts import HEADINGS, Accounts
 from bench.faults.stage import Plan
 from bench.report import columns
@@ -39,6 +39,7 @@ ROWS: dict[str, Callable[[Plan], Accounts]] = {
     "supervisord-split-restart": service.supervisord_split,
     "supervisord-split-kills": service.supervisord_kills,
     "broken-module": service.broken_module,
+    "hup": reloads.hup,
     "master": kills.master,
     "everything": kills.everything,
 }

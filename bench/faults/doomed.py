@@ -108,7 +108,7 @@ def _run_gateway(points: list[str], lease: float, chosen: Settings, child: Child
     died = path.stat().st_size if path.exists() else 0
     if died < len(points):
         arm(points[died], Doom(chosen.data_dir, int(points[died].partition(":")[2] or 1)))
-    server.serve(chosen, child.listener, child.ready)
+    server.serve(chosen, child)
 
 
 if __name__ == "__main__":

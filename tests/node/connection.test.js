@@ -62,6 +62,15 @@ for (const code of [1001, 1011, 1012, 1013]) {
   });
 }
 
+test("however often the gateway is replaced, the wait is as short as the first", async () => {
+  const client = scripted.client({ firstDelay: 2, maxDelay: 64 });
+  const delays = [];
+  client.on("state", ({ state, delay }) => state === "waiting" && delays.push(delay));
+  for (let number = 1; number <= 5; number += 1) (await scripted.peer(number)).close(1012);
+  await scripted.peer(6);
+  assert.ok(delays.slice(0, 5).every((delay) => delay >= 1 && delay <= 2), String(delays));
+});
+
 test("the wait grows with each failure up to its ceiling, with jitter, and 'try later' is not answered at once", async () => {
   const client = scripted.client({ firstDelay: 2, maxDelay: 16 });
   const delays = [];

@@ -6,6 +6,7 @@
  */
 
 const POLICY = 1008; // and the codes of applications: the same would be said again
+const RESTARTING = 1012; // another process takes over: it is there in a moment, however often that has happened lately
 const TRY_LATER = 1013;
 const GONE = 1006;
 
@@ -185,7 +186,7 @@ export class Connection extends Emitter {
   #lost(code, reason) {
     if (code === POLICY || code >= 4000) return this.#stop(code, reason);
     const { settled, firstDelay, maxDelay } = this.#options;
-    if (this.#openedAt !== null && now() - this.#openedAt >= settled) this.#failures = 0;
+    if (code === RESTARTING || (this.#openedAt !== null && now() - this.#openedAt >= settled)) this.#failures = 0;
     if (code === TRY_LATER) this.#failures = Math.max(this.#failures, 2);
     const delay = Math.min(maxDelay, firstDelay * 2 ** this.#failures++) * (0.5 + Math.random() / 2);
     this.#forget();
