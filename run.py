@@ -21,6 +21,7 @@ from app.errors import SettingsError
 from app.master import Master
 from app.offspring import Role
 from app.privileges import Identity
+from app.row import Row
 from app.settings import Settings
 
 
@@ -48,14 +49,16 @@ def start(chosen: Settings, flags: Namespace) -> int:
     identity = _identity(chosen)
     if not flags.daemon:
         return _start(chosen, identity, to_stdout)
-    return daemon.start(functools.partial(_start, chosen, identity), chosen.data_dir / daemon.LOG_NAME, identity)
+    path = chosen.data_dir / daemon.LOG_NAME
+    chosen = replace(chosen, log_file=chosen.log_file or path)  # by its name, so that it can be rotated
+    return daemon.start(functools.partial(_start, chosen, identity), path, identity)
 
 
 def _start(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...] = ()) -> int:
     supervised.follow(os.environ)
-    log.configure("master", chosen.log_level)
     try:
         with identity.acting():
+            log.configure("master", chosen.log_level, chosen.log_format, chosen.log_file)
             lock = rundir.lock(chosen.run_dir)
         return _lead(chosen, identity, say, (*private, lock))
     except SettingsError as error:  # in the background, nobody else is left to say it
@@ -72,7 +75,7 @@ def _lead(chosen: Settings, identity: Identity, say: Callable[[str], None], priv
         _entitle("master", str(chosen.data_dir))
         ends.sweep(chosen.run_dir)
         ready = functools.partial(announce, chosen, addresses, say)
-        return Master(roles, chosen.graceful, chosen.log_level, ready, chosen.run_dir, private).run()
+        return Master(roles, chosen.graceful, chosen.log_level, ready, chosen.run_dir, private, Row(chosen.run_dir)).run()
     finally:
         forget_pid()
         for role in roles:
@@ -154,7 +157,8 @@ def _live_alone(chosen: Settings, role: str, name: str, address: Address, run: C
     """What a process without a master does for itself, before it lives."""
     identity = _identity(chosen)
     supervised.follow(os.environ)
-    log.configure(name, chosen.log_level)
+    with identity.acting():
+        log.configure(name, chosen.log_level, chosen.log_format, chosen.log_file)
     listener = listeners.listen(address, "--ws" if role == "gateway" else "--text")
     addresses = {role: address_of(chosen, role, listener)}
     _become(identity, chosen, addresses)

@@ -21,9 +21,9 @@ def warn(settings: Settings, addresses: Mapping[str, Address]) -> None:
     """Say what is dangerous; raises `SettingsError` for what is too dangerous."""
     warnings = exposure.check(settings, addresses)
     if os.geteuid() == 0:
-        log.warning("running as root: tasks may do anything on this machine; start it as a user of its own")
+        log.warning("running-as-root: tasks may do anything on this machine; start it as a user of its own")
     for warning in warnings:
-        log.warning("%s", warning)
+        log.warning("open-to-others: %s", warning)
 
 
 def announce(settings: Settings, addresses: Mapping[str, Address], say: Callable[[str], None]) -> None:

@@ -108,6 +108,8 @@ def live(child: Child, run: Callable[[Child], None], level: str, origin: Origin 
     try:
         if origin is not None:
             _settle(origin)
+        else:
+            log.reopen_at_signal()
         if sys.stderr is not None:
             faulthandler.enable()
         log.configure(child.name, level)
@@ -128,7 +130,7 @@ def _settle(origin: Origin) -> None:
     signal.set_wakeup_fd(-1)
     for number in origin.handled:
         signal.signal(number, signal.SIG_DFL)  # and SIGPIPE stays ignored, as the interpreter has it
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # it asks for logs to be opened anew, and must end nobody who has no handler yet
+    log.reopen_at_signal()  # before signals are let in
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # a log line may go to the terminal from a background group
     os.setpgid(0, 0)
     die_with_parent(origin.pid)

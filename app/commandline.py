@@ -26,13 +26,15 @@ commands:
   tasks     your tasks, or all that was said of one: run.py tasks
   functions what can be called: run.py functions
   token     make a token for --tokens: run.py token shop
+  status    what runs, and what each process is doing: run.py status
+  connections  all connections of a server: run.py connections
   completion  make bash, zsh or fish complete all this: run.py completion bash
 
-`run.py call --help` and so on say more of the last five.
+`run.py call --help` and so on say more of the last seven.
 Each setting is a flag, an environment variable, and a key in the settings file, in this order of precedence.
 """
 
-CLIENT_COMMANDS = ("call", "tasks", "functions", "token", "completion")
+CLIENT_COMMANDS = ("call", "tasks", "functions", "token", "status", "connections", "completion")
 COMPLETING = "_RUN_PY_COMPLETE"
 SWITCHES = ("-d", "--daemon", "-g", "--gently")
 """The flags without a value."""

@@ -56,6 +56,17 @@ class Dispatcher:
         """Block until at least one worker is known; False after `timeout` seconds."""
         return bool(self._pool.met.wait(timeout))
 
+    @property
+    def unready(self) -> str:
+        """Why nothing can be accepted and run now; empty where it can."""
+        if self._draining:
+            return "draining"
+        if self.journal.full:
+            return "the disk of the journal is full"
+        if not any(link.can_be_sent_to for link in self._pool.links.values()):
+            return "no worker answers"
+        return ""
+
     def drain(self, timeout: float) -> bool:
         """Accept nothing more, send nothing more to the workers, and block until what they run has ended, and its end was told; False after
         `timeout` seconds."""

@@ -76,7 +76,7 @@ def check(settings: Settings, addresses: Mapping[str, Address]) -> list[str]:
         if rule.waiver and not getattr(settings, rule.waiver):
             flag = "--" + rule.waiver.replace("_", "-")
             raise SettingsError(f"{FLAGS[rule.role]}: {address} {rule.risk}; {rule.remedy}, or say {flag} yes")
-        warnings.append(f"open-to-others: the {rule.role} at {address} {rule.risk}; {rule.remedy}")
+        warnings.append(f"the {rule.role} at {address} {rule.risk}; {rule.remedy}")
     return warnings
 
 

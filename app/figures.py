@@ -1,13 +1,15 @@
 """How much a gateway does, in figures: what was accepted and ended, and how long tasks waited and ran. Fixed memory, however much it is.
 
 On the hot path there is one addition for each thing that happened. Once a second, the difference to the second before becomes a sample;
-the last `SAMPLES` of them are kept. What is counted when is decided in `app/ledger.py`; who sees it, in `app/gateway/watch.py`.
+the last `SAMPLES` of them are kept. What is counted when is decided in `app/ledger.py`, and for tasks that came straight to a worker in
+`workers/sinks.py`; who sees it, in `app/gateway/watch.py` and `app/gateway/metrics.py`.
 """
 
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 SAMPLES = 120
 """Seconds that are kept."""
@@ -18,9 +20,19 @@ WINDOW = 5
 RATE_WINDOW = 20
 """Seconds over which it is seen how fast the queue moves."""
 
+MOST_FUNCTIONS = 80
+"""Functions of one process that are counted each by its name."""
+
+OTHERS = "(others)"
+"""All further ones together."""
+
 _STEPS = 8
 _MOST_BITS = 36
 _BUCKETS = (_MOST_BITS - 4) * _STEPS + 2 * _STEPS
+_OCTAVES = range(10, 33)
+
+BOUNDS = tuple(2**octave / 1e6 for octave in _OCTAVES)
+"""Seconds: what `Durations.tree` counts lies below each of these, from a millisecond to more than an hour."""
 
 
 class Sample(NamedTuple):
@@ -38,26 +50,65 @@ class Sample(NamedTuple):
 
 
 class Durations:
-    """How often something took how long: in buckets an eighth of an octave wide, from 1 µs to 19 hours."""
+    """How often something took how long: in buckets an eighth of an octave wide, from 1 µs to 19 hours; `total`: seconds, all together."""
 
-    __slots__ = ("counts",)
+    __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * _BUCKETS
+        self.total = 0.0
 
     def add(self, seconds: float) -> None:
         """It took so long; what a clock that was set back makes negative counts as nothing."""
         self.counts[_bucket(seconds)] += 1
+        if seconds > 0:
+            self.total += seconds
+
+    def tree(self) -> dict[str, Any]:
+        """For the scoreboard: how many lie below each of the `BOUNDS`, and how many there are; and the total, in microseconds: sums of
+        whole numbers do not depend on their order."""
+        counts = self.counts
+        ends = [(octave - 2) * _STEPS for octave in _OCTAVES]
+        parts = (sum(counts[start:end]) for start, end in zip([0, *ends], [*ends, None], strict=True))
+        return {"below": list(accumulate(parts)), "micros": int(self.total * 1e6)}
+
+
+class Ends:
+    """How tasks ended, by function and final event, and how long they ran."""
+
+    __slots__ = ("by_function", "runs")
+
+    def __init__(self) -> None:
+        self.by_function: dict[str, dict[str, int]] = {}
+        self.runs = Durations()
+
+    def add(self, function: str, event: str, ran: float | None) -> None:
+        """A task is over; `ran`: for how long, in seconds, where it ran at all."""
+        ends = self.by_function.get(function)
+        if ends is None:
+            ends = self._first_of(function)
+        ends[event] = ends.get(event, 0) + 1
+        if ran is not None:
+            self.runs.add(ran)
+
+    def tree(self) -> dict[str, Any]:
+        """For the scoreboard."""
+        return {"ended": {function: dict(ends) for function, ends in self.by_function.items()}, "runs": self.runs.tree()}
+
+    def _first_of(self, function: str) -> dict[str, int]:
+        return self.by_function.setdefault(function if len(self.by_function) < MOST_FUNCTIONS else OTHERS, {})
 
 
 class Figures:
-    """Of one gateway process. `accepted` and `finished` count since its start."""
+    """Of one gateway process. `accepted`, `finished` and `retried` count since its start."""
 
     def __init__(self) -> None:
         self.accepted = 0
         self.finished = 0
+        self.retried = 0
         self.waits = Durations()
-        self.runs = Durations()
+        self.ends = Ends()
+        self.runs = self.ends.runs
         self.samples: deque[Sample] = deque(maxlen=SAMPLES)
         self._before: deque[tuple[float, int, int, list[int], list[int]]] = deque(maxlen=RATE_WINDOW + 1)
         self._before.append(self._now())
@@ -67,6 +118,17 @@ class Figures:
         now = time.time()
         self.waits.add(now - since)
         return now
+
+    def ended(self, function: str, event: str, since: float | None) -> float:
+        """A task is over, which ran since then, where it ran at all: now, in seconds since 1970."""
+        now = time.time()
+        self.finished += 1
+        self.ends.add(function, event, None if since is None else now - since)
+        return now
+
+    def tree(self) -> dict[str, Any]:
+        """For the scoreboard: all that is counted."""
+        return {"accepted": self.accepted, "retried": self.retried, "waits": self.waits.tree(), **self.ends.tree()}
 
     def sample(self, queued: int, unfinished: int) -> None:
         """Take one; to be called once a second."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+from app import log
 from app.address import Address
 
 KIB, MIB = 1024, 1024 * 1024
@@ -109,6 +110,12 @@ def _text(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in log.FORMATS:
+        raise ValueError
+    return text.lower()
+
+
 def _path_or_none(text: str) -> Path | None:
     return _path(text) if text else None
 
@@ -152,6 +159,7 @@ SIZE = Kind(_size, "a number of bytes, or one with KiB or MiB", "BYTES")
 SIZE_OR_NONE = Kind(_size_or_none, "0, or a number of bytes, or one with KiB or MiB", "BYTES")
 SWITCH = Kind(_switch, "yes or no", "YES|NO")
 DURABILITY = Kind(_durability, "full, normal or off", "LEVEL")
+LOG_FORMAT = Kind(_log_format, "text or json", "FORMAT")
 LEVEL = Kind(_level, "debug, info, warning or error", "LEVEL")
 TEXT = Kind(_text, "text without control characters", "TEXT")
 RATE = Kind(_rate, "0, or a number of times in s, min or h, as 100/s", "RATE")

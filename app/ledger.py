@@ -109,6 +109,7 @@ class Ledger:
 
     def retry_later(self, task: Task, after: float) -> None:
         """It is `RETRYING`: give its slot back, and queue it again after that many seconds."""
+        self.figures.retried += 1
         if task.link is not None:
             self.release(task)
         if not task.cancelling or not self.cancel_queued(task):
@@ -266,14 +267,7 @@ class Ledger:
         if final:
             task.watchers.clear()
             del self.live[task.key]
-            self._count_end(task)
-
-    def _count_end(self, task: Any) -> None:
-        task.ended_at = now = time.time()
-        figures = self.figures
-        figures.finished += 1
-        if task.attempt:
-            figures.runs.add(now - task.since)
+            task.ended_at = self.figures.ended(task.function, task.state.value, task.since if task.attempt else None)
 
     def _refused(self, task: Task, why: HandoffError | None) -> None:
         """It is no task: the journal cannot keep it, or has had this key before, and whoever submitted it is shown the old one."""

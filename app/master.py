@@ -24,10 +24,12 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from app import child
+from app import log as log_file
 from app.child import Child
 from app.ends import OomKills, killed_by, leave_word, peak
 from app.offspring import Place, Role, has_terminal, kill_group, places
 from app.reload import Reload
+from app.row import Row
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ class Master:
         on_ready: Callable[[], None],
         run_dir: Path | None = None,
         private: tuple[int, ...] = (),
+        row: Row | None = None,
     ) -> None:
         self._places = [place for role in roles for place in places(role)]
         self._leavers: list[Place] = []
@@ -71,6 +74,7 @@ class Master:
         self._level = level
         self._on_ready = on_ready
         self._run_dir = run_dir
+        self._row = row
         self._oom_kills = OomKills()
         self._had_terminal = has_terminal()
         self._was_ready = False
@@ -80,7 +84,7 @@ class Master:
         self._queue: deque[int] = deque()
         self._lifeline, held = os.pipe()  # children hold the reading end; the writing end lives as long as the master
         self._wakeup, self._waker = os.pipe()
-        self._private = (held, self._wakeup, self._waker, *private)
+        self._private = (held, self._wakeup, self._waker, *private, *(row.descriptors if row is not None else ()))
 
     def run(self) -> int:
         """Start everything and stay until the last process has ended; the exit code."""
@@ -121,6 +125,8 @@ class Master:
                 self._start(place)
 
     def _start(self, place: Place) -> None:
+        if self._was_ready and self._row is not None and not place.successor:
+            self._row.respawned(place.role.name)
         child.flush()  # or the child would write it again
         place.booted, place.ready_at, place.leaving = False, 0.0, False
         place.pipe, ready_pipe = os.pipe()
@@ -132,7 +138,7 @@ class Master:
             if place.pid == 0:
                 self._live(place, ready_pipe, child.Origin(master, SIGNALS, private, mask))
         except OSError as error:
-            log.error("%s cannot be started: %s", place.name, error.strerror)
+            log.error("process-unstartable: %s: %s", place.name, error.strerror)
             place.put_off()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -188,6 +194,7 @@ class Master:
                 else:
                     self._reload.ask()
             elif number == signal.SIGUSR1:
+                log_file.reopen()
                 self._pass_on(number)
 
     def _pass_on(self, number: int) -> None:
@@ -225,7 +232,15 @@ class Master:
         left = code == 0 and place.ready_at > 0
         level = logging.INFO if left or self._stop is not _Stop.NO else logging.WARNING
         why = " (probably out of memory)" if out_of_memory else ""
-        log.log(level, "%s (pid %d) ended: %s%s, having taken %d MiB", place.name, place.pid, killed_by(code), why, peak(max_rss))
+        log.log(
+            level,
+            "process-exited: %s (pid %d) ended: %s%s, having taken %d MiB",
+            place.name,
+            place.pid,
+            killed_by(code),
+            why,
+            peak(max_rss),
+        )
         if self._run_dir is not None and code != 0 and self._stop is _Stop.NO:
             self._leave_word(self._run_dir, place, {"killed_by": killed_by(code), "memory": peak(max_rss), "out_of_memory": out_of_memory})
         if left or (place.ready_at and time.monotonic() - place.ready_at >= STEADY):
@@ -237,7 +252,7 @@ class Master:
             self._leavers.remove(place)
         self._reload.has_ended(place)
         if code in (child.EXIT_SETTINGS, child.EXIT_NOT_BOOTED) and not self._was_ready and self._stop is _Stop.NO:
-            log.error("%s could not start, for the reason above; ending", place.name)
+            log.error("process-unstartable: %s could not start, for the reason above; ending", place.name)
             self._exit_code = code
             self._stop_at_least(_Stop.FAST)
 
@@ -250,7 +265,7 @@ class Master:
 
     def _kill_overdue(self) -> None:
         if time.monotonic() >= self._kill_at:
-            log.warning("killed, because they did not end in time: %s", ", ".join(place.name for place in self._living()))
+            log.warning("process-killed: killed, because they did not end in time: %s", ", ".join(place.name for place in self._living()))
             self._stop_at_least(_Stop.KILL)
 
     def _kill_all(self) -> None:

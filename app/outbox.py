@@ -51,6 +51,11 @@ class Outbox:
         self.unsent = 0
         self.progress_at = 0.0
 
+    @property
+    def descriptor(self) -> int:
+        """That of the socket; -1 once closed."""
+        return -1 if self._closed else self._fd
+
     def put(self, data: bytes) -> None:
         """Queue `data`; it is written at the end of the turn, or soon after. Never blocks; nothing happens once closed."""
         if self._closed:

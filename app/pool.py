@@ -59,15 +59,13 @@ class Pool:
         self._journal = journal
         self._hang_limit = hang_limit
         self._rundir, self._addresses = rundir, addresses
-        self._turn = turn
-        self._loop = loop
+        self._turn, self._loop = turn, loop
         self._listener: Listener | None = None
         self._credentials: Credentials | None = None
         self._greenlets: list[Any] = []
         self._connecting: set[str] = set()
         self.links: dict[str, Link] = {}
-        self.places = Places()
-        self.met = Signal()
+        self.places, self.met, self.reconnects = Places(), Signal(), 0
 
     def start(self, listener: Listener, credentials: Credentials | None = None) -> None:
         """Look for workers from now on; `credentials` are for those elsewhere."""
@@ -225,6 +223,7 @@ class Pool:
                 connection.close()
                 return None
             met = link is None or (link.remembered and not local)
+            self.reconnects += link is not None and not link.remembered
             link = link or Link(label_of(description), local)
             link.describe(description)
         except (KeyError, TypeError) as error:

@@ -56,7 +56,10 @@ class Pulse:
 
     def _check(self, link: Link, now: float) -> None:
         if link.check(now):
-            log.log(logging.WARNING if link.stale else logging.INFO, "link-%s: %s", "silent" if link.stale else "answers", link.name)
+            if link.stale:
+                log.warning("link-silent: %s", link.name)
+            else:
+                log.info("link-answers: %s", link.name)
             self._changed(link)
         silent = now - link.asked_at if link.asked_at else 0.0
         if silent > self._lease and (silent > self._lease_here or not link.local or _is_stopped(link.pid)):

@@ -112,7 +112,7 @@ class Reports:
             self._ledger.retry(task, _back_off(task.backoff, task.attempt), Crashed(why, **details))
 
     def _end(self, task: Task, event: Event, error: HandoffError) -> None:
-        log.warning("task-%s: %s: %s", event.value, task.function, error.message, extra={"task": task.id})
+        log.warning("task-lost: %s is %s: %s", task.function, event.value, error.message, extra={"task": task.id})
         self._ledger.end(task, event, error)
 
 

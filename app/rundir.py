@@ -3,20 +3,18 @@
 What is left there of a worker that is gone is in `app/ends.py`."""
 
 import contextlib
-import fcntl
 import os
 import re
 import socket
-import struct
 from pathlib import Path
 
+from app import locks
 from app.address import Address
 from app.errors import SettingsError
 
 _SOCKET_NAME = re.compile(r"worker-([0-9a-f]{32})\.sock\Z")
 _BACKLOG = 16
 _LOCK = "master.lock"
-_FLOCK = "hh4xqqi4x"  # struct flock: type, whence, start, length, pid
 
 
 def lock(path: Path) -> int:
@@ -26,14 +24,10 @@ def lock(path: Path) -> int:
     A lock of the process, not of the file: the children that it forks do not hold it.
     """
     descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise SettingsError(
-            f"--data-dir: another one runs with {path.parent} already; stop it, or give this one a directory of its own"
-        ) from None
-    return descriptor
+    if locks.take(descriptor, 0):
+        return descriptor
+    os.close(descriptor)
+    raise SettingsError(f"--data-dir: another one runs with {path.parent} already; stop it, or give this one a directory of its own")
 
 
 def master(path: Path) -> int:
@@ -43,15 +37,9 @@ def master(path: Path) -> int:
     except (FileNotFoundError, NotADirectoryError):
         return 0
     try:
-        kind, _, _, _, pid = _holder(descriptor)
+        return locks.holder(descriptor, 0)
     finally:
         os.close(descriptor)
-    return int(pid) if kind != fcntl.F_UNLCK else 0
-
-
-def _holder(descriptor: int) -> tuple[int, ...]:
-    asked = fcntl.fcntl(descriptor, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-    return struct.unpack(_FLOCK, asked)
 
 
 class RunDirectory:
@@ -64,13 +52,32 @@ class RunDirectory:
 
     def address(self, instance: str) -> Address:
         """Where the worker of this instance listens."""
-        return Address("", 0, f"/proc/self/fd/{self._fd}/worker-{instance}.sock")
+        return self._at(f"worker-{instance}.sock")
 
     def listen(self, instance: str) -> socket.socket:
         """Bind and listen for a gateway's connections; non-blocking, only for this user."""
+        return self._listen(f"worker-{instance}.sock")
+
+    def control(self, number: int) -> Address:
+        """Where the process in this slot of the scoreboard answers (`app/control.py`)."""
+        return self._at(f"control-{number}.sock")
+
+    def listen_for_control(self, number: int) -> socket.socket:
+        """As `listen`, at that address; the name that an earlier process in this slot has left there is taken over."""
+        self.forget_control(number)
+        return self._listen(f"control-{number}.sock")
+
+    def forget_control(self, number: int) -> None:
+        """Remove its socket."""
+        self._remove(f"control-{number}.sock")
+
+    def _at(self, name: str) -> Address:
+        return Address("", 0, f"/proc/self/fd/{self._fd}/{name}")
+
+    def _listen(self, name: str) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.bind(self.address(instance).sockaddr)
-        os.chmod(self.path / f"worker-{instance}.sock", 0o600)
+        sock.bind(self._at(name).sockaddr)
+        os.chmod(self.path / name, 0o600)
         sock.listen(_BACKLOG)
         sock.setblocking(False)
         return sock
@@ -86,11 +93,14 @@ class RunDirectory:
         except FileNotFoundError:
             return False
         try:
-            return _holder(descriptor)[0] != fcntl.F_UNLCK
+            return bool(locks.holder(descriptor, 0))
         finally:
             os.close(descriptor)
 
     def forget(self, instance: str) -> None:
         """Remove the socket of a worker that is gone, or is leaving."""
+        self._remove(f"worker-{instance}.sock")
+
+    def _remove(self, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(f"worker-{instance}.sock", dir_fd=self._fd)
+            os.unlink(name, dir_fd=self._fd)

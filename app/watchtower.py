@@ -16,6 +16,7 @@ from app.journal import Kind, Record, Refused
 from app.ledger import Ledger
 from app.link import Link
 from app.messages import State
+from app.outbox import Outbox
 from app.pool import Pool
 from app.task import Task
 
@@ -89,6 +90,19 @@ class Watchtower:
         ledger = self._ledger
         counted = {"accepted": ledger.figures.accepted, "finished": ledger.figures.finished}
         return {**counted, "queued": ledger.queue.size, "unfinished": len(ledger.live)}
+
+    def look(self) -> tuple[dict[str, float], dict[str, Any]]:
+        """For the scoreboard: the figures of now, and all that is counted. The oldest of those that wait is the first that was accepted."""
+        ledger, pool = self._ledger, self._pool
+        now: dict[str, float] = {"queued": ledger.queue.size, "unfinished": len(ledger.live), "running": pool.places.taken}
+        now["workers"] = sum(link.can_be_sent_to for link in pool.links.values())
+        if ledger.queue.size:
+            now["waits_since"] = next((task.since for task in ledger.live.values() if task.queued), time.time())
+        return now, {**ledger.figures.tree(), "reconnects": pool.reconnects}
+
+    def connections(self) -> list[tuple[Outbox, str]]:
+        """Those to the workers, with their names."""
+        return [(link.connection.outbox, link.short_name) for link in self._pool.met_links() if link.connection is not None]
 
     def workers(self, owner: str) -> list[dict[str, Any]]:
         """The workers, with what each runs: how many of each function, and of the owner's own, by id, those that have run longest."""

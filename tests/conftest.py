@@ -1,5 +1,6 @@
 """Fixtures that start servers, and see that nothing is left of them."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,3 +47,14 @@ def start_server() -> Iterator[Callable[..., Server]]:
 
     yield start
     clean_all(started)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(path)], capture_output=True, check=False).returncode:
+        pytest.skip("only root mounts a small disk")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)

@@ -4,7 +4,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
@@ -49,17 +48,6 @@ def test_no_fsync_fails_unseen(tmp_path: Path) -> None:
         code, made = syncs(tmp_path / str(number), "-e", f"inject=fdatasync:error=EIO:when={number}")
         assert "INJECTED" in made[-1], "nothing is confirmed after it"
         assert code == EXIT_JOURNAL
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(path)], capture_output=True, check=False).returncode:
-        pytest.skip("only root mounts a small disk")
-    yield path
-    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def ended_well(task: Task) -> Record:

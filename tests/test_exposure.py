@@ -14,7 +14,8 @@ from app.address import Address
 from app.errors import SettingsError
 from app.exposure import RULES, check
 from app.secret import Secret
-from app.settings import TABLE, Settings, load
+from app.settings import Settings, load
+from app.table import TABLE
 from tests.certificates import make_identities
 from tests.harness import ROOT, Process, wait_until
 
@@ -80,7 +81,7 @@ def test_a_gateway_that_is_to_be_open_to_everyone_is_warned_of() -> None:
 
 def test_who_says_so_in_so_many_words_is_warned() -> None:
     warnings = check(settings("--insecure-text", "yes"), {"worker": OPEN})
-    assert any(warning.startswith("open-to-others: the worker at 10.0.0.5:12345 takes any task") for warning in warnings)
+    assert any(warning.startswith("the worker at 10.0.0.5:12345 takes any task") for warning in warnings)
 
 
 @pytest.mark.parametrize("role", ["worker", "gateway"])

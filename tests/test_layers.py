@@ -15,11 +15,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[int, str], ...] = (
-    (0, "app/__init__.py app/errors.py app/log.py app/collector.py"),
-    (0, "app/address.py app/labels.py workers/checks.py workers/options.py"),
+    (0, "app/__init__.py app/errors.py app/alerts.py app/collector.py"),
+    (0, "app/log.py"),
+    (0, "app/address.py app/labels.py app/locks.py app/sockets.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
     (1, "app/kinds.py app/private.py app/ends.py app/child.py app/tls.py app/secret.py"),
+    (1, "app/table.py"),
     (1, "app/sealed.py app/settings.py app/wire.py app/turn.py app/rundir.py app/listeners.py app/offspring.py app/supervised.py"),
+    (1, "app/scoreboard.py"),
+    (1, "app/heartbeat.py app/control.py"),
+    (1, "app/row.py"),
+    (1, "app/presence.py"),
     (1, "workers/context.py workers/registry.py workers/mime.py workers/smtp_url.py"),
     (1, "workers/__init__.py workers/letter.py"),
     (1, "workers/smtp.py"),
@@ -47,7 +53,7 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (4, "app/link.py workers/short.py workers/threshold.py workers/house.py"),
     (4, "app/places.py app/pulse.py workers/connection.py"),
     (4, "workers/idlers.py"),
-    (4, "app/pool.py app/sending.py"),
+    (4, "app/pool.py app/sending.py workers/report.py"),
     (4, "workers/server.py"),
     (5, "app/ledger.py"),
     (5, "app/reports.py app/recovery.py app/watchtower.py"),
@@ -61,7 +67,10 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (6, "app/gateway/__init__.py app/gateway/handshake.py"),
     (6, "app/gateway/websocket.py app/gateway/pages.py app/gateway/callers.py app/gateway/doors.py"),
     (6, "app/gateway/shown.py app/gateway/admission.py app/gateway/handler.py app/gateway/reaper.py app/gateway/api.py"),
-    (6, "app/gateway/session.py app/gateway/http.py app/gateway/warden.py app/gateway/departure.py"),
+    (6, "app/gateway/session.py app/gateway/warden.py app/gateway/departure.py app/gateway/report.py"),
+    (6, "app/gateway/metrics.py"),
+    (6, "app/gateway/probes.py"),
+    (6, "app/gateway/http.py"),
     (6, "app/gateway/server.py"),
     (6, "app/reload.py app/privileges.py"),
     (6, "app/orders.py app/daemon.py"),
@@ -69,6 +78,8 @@ FLOORS: tuple[tuple[int, str], ...] = (
     (7, "app/commands/__init__.py app/commands/exits.py app/commands/flags.py app/commands/drawn.py app/commands/running.py"),
     (7, "app/commands/output.py app/commands/completing.py app/commands/completion.py"),
     (7, "app/commands/call.py app/commands/functions.py app/commands/tasks.py app/commands/token.py"),
+    (7, "app/commands/status.py"),
+    (7, "app/commands/connections.py"),
     (7, "app/commands/group.py"),
     (7, "app/commandline.py app/announcement.py"),
     (8, "run.py workers/cooperates.py"),
@@ -79,6 +90,7 @@ LEVEL = {name: level for level, names in FLOORS for name in names.split()}
 FLOOR = {name: number for number, (_, names) in enumerate(FLOORS) for name in names.split()}
 FOLDERS = ("app", "workers", "examples", "bench")
 PLUGIN = ("app/testing.py", "app/testbed.py", "app/testproxy.py", "workers/testing.py", "workers/testbed.py")
+LATE = ("run.py", "app/commands/output.py", "app/gateway/probes.py")
 FILE_LIMIT, FUNCTION_LIMIT, MOST_FUNCTIONS = 300, 40, 30
 
 
@@ -168,9 +180,10 @@ def test_the_workers_side_imports_levels_0_to_4_of_the_gateways(name: str) -> No
     assert [other for other in imported_files(name) if other.startswith("app/") and LEVEL.get(other, 0) > 4] == []
 
 
-@pytest.mark.parametrize("name", [name for name in files() if name not in ("run.py", "app/commands/output.py")])
+@pytest.mark.parametrize("name", [name for name in files() if name not in LATE])
 def test_imports_stand_at_the_head_of_a_file(name: str) -> None:
-    """But for the roles of run.py, after the fork, and for rich, which takes longer to load than a command to run."""
+    """But for the roles of run.py, after the fork; for rich, which takes longer to load than a command to run; and for prometheus_client,
+    where metrics are asked for."""
     inside = [
         f"{name}:{inner.lineno}"
         for node in ast.walk(tree(name))
@@ -191,6 +204,7 @@ def test_one_file_imports_geventwebsocket() -> None:
     [
         ("click", ("app/commands/",)),
         ("rich", ("app/commands/drawn.py",)),
+        ("prometheus_client", ("app/gateway/metrics.py",)),
         ("websocket", ("app/remote/",)),
         ("app.remote", ("app/remote/", "app/commands/", "app/testing.py")),
         ("pytest", PLUGIN),

@@ -134,7 +134,7 @@ def test_what_cannot_be_ended_is_timed_out_before_its_process_ends(server: Serve
     assert (ending.event, ending.error["code"]) == ("timed_out", "timed_out")
     assert "hard limit of 0.6 s" in ending.error["message"]
     assert ending.after < 2.9
-    assert f"worker-1[{tainted.worker}]: worker-tainted: {name} (task {name})" in server.log()
+    assert f"worker-1[{tainted.worker}] alert=yes: worker-tainted: {name} (task {name})" in server.log()
     (stuck,) = [line for line in server.log().splitlines() if f"task={name}: task-stuck" in line]
     assert f"in {name.split('_', maxsplit=1)[0]}" in stuck, "where it goes on"
 

@@ -5,7 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from app.settings import TABLE
+from app.table import TABLE
 from tests.harness import ROOT, Process, Server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

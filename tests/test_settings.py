@@ -7,7 +7,8 @@ import pytest
 
 from app.address import Address
 from app.errors import SettingsError
-from app.settings import TABLE, Settings, load, parser
+from app.settings import Settings, load, parser
+from app.table import TABLE
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from gevent.event import Event as Signal
 
 from app import wire
 from app.errors import BadRequest, Busy, HandoffError, IdConflict, TooLarge, UnknownTask
+from app.heartbeat import memory
 from app.labels import check_label
 from app.messages import Event, Submit, check_id, event_line, read_placed, read_submit, read_whole, readable_id, refusal
 from app.outbox import Outbox
@@ -21,7 +22,6 @@ from workers.attempt import Attempt
 from workers.claims import Claimant, Claims
 from workers.house import House
 from workers.parting import part
-from workers.retirement import memory
 from workers.short import ShortForm
 from workers.sinks import FAR_BEHIND, DirectSink
 
@@ -38,7 +38,7 @@ class Connection:
         self._house = house
         self._buffer = wire.LineBuffer(house.max_line)
         self._outbox = Outbox(sock, house.turn, house.loop, self.close)
-        self._sink = DirectSink(self._outbox, self._forget)
+        self._sink = DirectSink(self._outbox, self._forget, house.executor.ends)
         self._attempts: dict[str, Attempt] = {}
         self._cancel_at_end: set[str] = set()
         self._claimant: Claimant | None = None

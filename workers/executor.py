@@ -15,6 +15,7 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from app.errors import Cancelled
+from app.figures import Ends
 from app.messages import Event, State
 from app.settings import Settings
 from workers.attempt import Attempt
@@ -33,7 +34,8 @@ _allocate_lock = get_original("_thread", "allocate_lock")
 
 
 class Executor:
-    """Runs attempts. Whoever starts one has taken its slot (`slots.take`); it is given back when the code has really ended."""
+    """Runs attempts. Whoever starts one has taken its slot (`slots.take`); it is given back when the code has really ended. `began` counts
+    them; `ends` has those that came straight to the Text port."""
 
     def __init__(
         self, loop: Any, slots: Slots, processes: ProcessPool, limits: Limits, retirement: Retirement, worker: str, settings: Settings
@@ -57,7 +59,9 @@ class Executor:
             "thread": self._call_in_thread,
             "process": self._call_in_process,
         }
-        self.running: set[Attempt] = set()
+        self.running: dict[Attempt, None] = {}  # in the order in which they began
+        self.began = 0
+        self.ends = Ends()
 
     def start(self, attempt: Attempt) -> None:
         """Run it as soon as the hub turns; its slot is taken already."""
@@ -131,7 +135,8 @@ class Executor:
 
     def _run(self, attempt: Attempt) -> None:
         """The barrier around one task: whatever happens in it becomes exactly one ending."""
-        self.running.add(attempt)
+        self.running[attempt] = None
+        self.began += 1
         spec = attempt.spec
         try:
             attempt.begin(self._loop, self._worker, self._in_hub if spec.options.run_in == "thread" else None)
@@ -151,7 +156,7 @@ class Executor:
         except BaseException as error:  # noqa: BLE001 - a task may raise anything, SystemExit and GreenletExit included
             end_with(attempt, error, self._tracebacks)
         finally:
-            self.running.discard(attempt)
+            del self.running[attempt]
             self.slots.give(spec)
 
     def _call(self, attempt: Attempt) -> Any:

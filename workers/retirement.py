@@ -5,13 +5,12 @@ master starts another in its place.
 """
 
 import logging
-import os
 import random
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from app.errors import SettingsError
+from app.heartbeat import memory
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +18,6 @@ LOOK_EVERY = 1.0
 """Seconds between two looks at the memory."""
 
 _MIB = 1024 * 1024
-_PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Retirement:
@@ -61,11 +59,6 @@ class Retirement:
             self._looking.stop()
             log.info("worker-retires: it takes %.0f MiB, and --max-memory allows %.0f", used / _MIB, self._max_memory / _MIB)
             self._leave(True)
-
-
-def memory() -> int:
-    """What this process has in memory now, in bytes."""
-    return int(Path("/proc/self/statm").read_bytes().split()[1]) * _PAGE
 
 
 def spread(most: int) -> int:

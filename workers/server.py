@@ -20,9 +20,13 @@ from gevent.event import Event as Signal
 from app import collector, supervised
 from app.child import Child
 from app.ends import overrun_path, stack_path
+from app.heartbeat import Look
+from app.listeners import address_of
+from app.presence import Presence
 from app.rundir import RunDirectory
 from app.settings import Settings
 from app.turn import Turn
+from workers import report
 from workers.claims import KEPT_FOR, Claimant, Claimants
 from workers.connection import Connection
 from workers.executor import Executor
@@ -78,7 +82,8 @@ class Worker:
         self._claimants = Claimants()
         self._threshold = Threshold(settings)
         self._idlers = Idlers(settings.text_idle)
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, Any] = {}
+        self._presence = Presence(self.loop, settings, "worker", name, address_of(child.listener), self._look)
         self._stop = Signal()
         self._fast = False
         self._told = False
@@ -94,6 +99,7 @@ class Worker:
         gevent.signal_handler(signal.SIGHUP, self._leave, True)
         self._watchdog.start()
         self._retirement.start()
+        self._presence.start(lambda: report.listing(self._connections.values()))
         self._child.ready()
         self._stop.wait()
         gevent.kill(at_shared)
@@ -106,6 +112,10 @@ class Worker:
         self._processes.close()
         self._watchdog.stop()
         self._overrun.stop()
+        self._presence.stop()
+
+    def _look(self) -> Look:
+        return report.look(self.executor, len(self._connections))
 
     def claimant(self, journal: str) -> Claimant:
         """The gateway that has this journal."""
@@ -141,11 +151,11 @@ class Worker:
 
     def _converse(self, sock: Any) -> None:
         connection = Connection(sock, self)
-        self._connections.add(connection)
+        self._connections[connection] = sock
         try:
             connection.run()
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
 
     def _expire(self) -> None:
         while True:

@@ -39,7 +39,7 @@ class ShortForm:
 
     def add(self, spec: Function, raw: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Run it when its turn comes, and a slot is free."""
-        attempt = Attempt(spec, "", args, kwargs, ShortSink())
+        attempt = Attempt(spec, "", args, kwargs, ShortSink(self._executor.ends))
         attempt.final_only = True
         attempt.raw = raw
         self._enqueue(attempt)

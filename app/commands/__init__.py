@@ -1,1 +1,2 @@
-"""The commands that talk to a server that runs: call, tasks, functions, completion. Each parses, asks, shows; no server imports them."""
+"""The commands that talk to a server that runs: call, tasks, functions, status, connections, completion. Each parses, asks, shows; no
+server imports them."""

@@ -13,6 +13,7 @@ from app.errors import SettingsError
 from app.private import read_private
 from app.remote import Session
 from app.secret import take_secret
+from app.table import TABLE
 from app.tls import Files
 
 Where = dict[str, str | None]
@@ -26,7 +27,7 @@ WORKERS = ("text", "secret_file", "text_ca", "text_cert", "text_key")
 """The settings that say how workers are reached."""
 
 _HELP = {"ws": "the gateway's address, as it was started with", "text": "the workers' address, with --direct"}
-_BY_NAME = {setting.name: setting for setting in settings.TABLE}
+_BY_NAME = {setting.name: setting for setting in TABLE}
 
 
 def setting_option(name: str, help_text: str = "") -> click.Option:
@@ -61,20 +62,20 @@ def json_option(command: F) -> F:
 
 def gateway_url(flags: Where) -> str:
     """Where the gateway is, by flags, environment and file; raises `SettingsError`."""
-    address = _chosen(flags).ws
-    scheme = "wss" if _chosen(flags).ws_cert or _chosen(flags).ws_ca else "ws"
-    return str(address) if address.path else f"{scheme}://{_named('--ws', address)}/ws"
+    found = chosen(flags)
+    scheme = "wss" if found.ws_cert or found.ws_ca else "ws"
+    return str(found.ws) if found.ws.path else f"{scheme}://{_named('--ws', found.ws)}/ws"
 
 
 def workers_address(flags: Where) -> Address:
     """Where the workers are, likewise."""
-    return _named("--text", _chosen(flags).text)
+    return _named("--text", chosen(flags).text)
 
 
 def workers_credentials(flags: Where) -> Credentials:
     """What is shown to them, and demanded of them, likewise."""
-    chosen = _chosen(flags)
-    return Credentials(take_secret(chosen.secret_file, os.environ), Files("--text", *chosen.text_tls))
+    found = chosen(flags)
+    return Credentials(take_secret(found.secret_file, os.environ), Files("--text", *found.text_tls))
 
 
 def session(flags: Where, give_up: float | None = 0.0) -> Session:
@@ -84,11 +85,11 @@ def session(flags: Where, give_up: float | None = 0.0) -> Session:
 
 def credentials(flags: Where) -> dict[str, Any]:
     """How we are let in: the token of `--token-file`, or of the variable HANDOFF_TOKEN, or of the file that variable or settings name."""
-    chosen = _chosen(flags)
+    found = chosen(flags)
     token = "" if flags.get("token_file") else os.environ.get("HANDOFF_TOKEN", "")
-    if not token and chosen.token_file is not None:
-        token = read_private(chosen.token_file, "--token-file").decode("utf-8", "replace")
-    return {"token": _checked(token.strip()), "ca": str(chosen.ws_ca or "")}
+    if not token and found.token_file is not None:
+        token = read_private(found.token_file, "--token-file").decode("utf-8", "replace")
+    return {"token": _checked(token.strip()), "ca": str(found.ws_ca or "")}
 
 
 def _checked(token: str) -> str:
@@ -97,7 +98,8 @@ def _checked(token: str) -> str:
     return token
 
 
-def _chosen(flags: Where) -> settings.Settings:
+def chosen(flags: Where) -> settings.Settings:
+    """All settings, as far as these flags, the environment and the file say; raises `SettingsError`."""
     argv: Sequence[str] = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not None]
     return settings.load(argv, os.environ)
 

@@ -1,5 +1,5 @@
-"""All commands under one name. `call`, `tasks`, `functions`, `token` and `completion` run here; the roles of a server are here for the
-shell's completion alone: `run.py` runs them itself, and a server loads nothing of this folder."""
+"""All commands under one name. Those that talk to a server run here; its own roles are here for the shell's completion alone: `run.py`
+runs them itself, and a server loads nothing of this folder."""
 
 import os
 import sys
@@ -9,15 +9,17 @@ from io import TextIOWrapper
 import click
 from click.shell_completion import shell_complete
 
-from app import settings
 from app.commands import exits, flags
 from app.commands.call import call
 from app.commands.completion import PROGRAM, VARIABLE, completion
+from app.commands.connections import connections
 from app.commands.functions import functions
 from app.commands.output import print_error
+from app.commands.status import status
 from app.commands.tasks import tasks
 from app.commands.token import token
 from app.errors import RemoteError, SettingsError, Unavailable
+from app.table import TABLE
 
 ROLES = ("start", "gateway", "worker")
 
@@ -63,7 +65,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _role(name: str) -> click.Command:
-    return click.Command(name, params=[*(flags.setting_option(setting.name) for setting in settings.TABLE), flags.config_option()])
+    return click.Command(name, params=[*(flags.setting_option(setting.name) for setting in TABLE), flags.config_option()])
 
 
-group = click.Group(commands=[call, tasks, functions, token, completion, *map(_role, ROLES)])
+group = click.Group(commands=[call, tasks, functions, token, status, connections, completion, *map(_role, ROLES)])

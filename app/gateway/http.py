@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from app.errors import Busy, HandoffError
+from app.errors import Busy, Forbidden, HandoffError
 from app.gateway.answers import Answer, StartResponse, problem
 from app.gateway.api import Api, Request
 from app.gateway.authority import Authority
@@ -15,6 +15,8 @@ from app.gateway.doors import Doors, preflight
 from app.gateway.identity import Grant
 from app.gateway.pages import Pages
 from app.gateway.peer import PEER
+from app.gateway.probes import METRICS, Probes
+from app.gateway.probes import PATHS as PROBES
 from app.gateway.problems import HttpRefusal
 from app.gateway.rates import Limits, place_of
 from app.log import untold
@@ -32,14 +34,15 @@ ROUTES: Mapping[tuple[str, ...], Mapping[str, Operation]] = {
 }
 """The operations by path and method; an empty part stands for the id of a task. HEAD goes where GET does."""
 
-_FIRST: Final = frozenset(path[0] for path in ROUTES)
+_FIRST: Final = PROBES | {path[0] for path in ROUTES}
 
 
 class Site:
     """The WSGI application of a gateway."""
 
-    def __init__(self, api: Api, doors: Doors, pages: Pages, authority: Authority, limits: Limits) -> None:
+    def __init__(self, api: Api, probes: Probes, doors: Doors, pages: Pages, authority: Authority, limits: Limits) -> None:
         self._api = api
+        self._probes = probes
         self._authority = authority
         self._limits = limits
         self._doors = doors
@@ -56,6 +59,8 @@ class Site:
     def _answer(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
         try:
             self._doors.check(environ)
+            if path[0] in PROBES and len(path) == 1:
+                return self._probe(environ, path[0])
             return self._operate(environ, path)
         except HandoffError as error:
             return problem(error)
@@ -64,6 +69,13 @@ class Site:
         except Exception as error:
             log.error("request-failed: %s %s", environ["REQUEST_METHOD"], path[0], exc_info=untold(error))
             return problem(HandoffError("something went wrong here; the log has it"))
+
+    def _probe(self, environ: Mapping[str, Any], name: str) -> Answer:
+        """Whether it lives and is ready may be asked by everyone that comes this far; what it does (`METRICS`) is for those who may ask at
+        all: whoever has to show who he is shows it here, and is an operator. Raises `Forbidden`."""
+        if name == METRICS and not self._let_in(environ).operator:
+            raise Forbidden("metrics are shown to operators; let the token of the one that scrapes them be one")
+        return self._probes.answer(environ, name)
 
     def _operate(self, environ: Mapping[str, Any], path: list[str]) -> Answer:
         if self._api.left:

@@ -33,14 +33,17 @@ from app.gateway.doors import Doors
 from app.gateway.handshake import Gate, Opener, Runner, allowed_origins
 from app.gateway.http import Site
 from app.gateway.pages import Pages
+from app.gateway.probes import Probes
 from app.gateway.rates import Limits, place_of
 from app.gateway.reaper import Reaper
+from app.gateway.report import Report
 from app.gateway.session import Session
 from app.gateway.shared import Common
 from app.gateway.warden import Warden
 from app.gateway.websocket import Connection, Handler
 from app.holdings import lock
 from app.journal import Journal, MemoryJournal
+from app.presence import Presence
 from app.sealed import SealedSocket
 from app.settings import Settings
 from app.tls import Files, server_context
@@ -79,14 +82,15 @@ class Server(WSGIServer):  # type: ignore[misc]
         self.common = common
         self.request_timeout = request_timeout
         self.answering = 0
+        self.requests: set[Any] = set()  # sockets that are not, or not yet, among the connections
         self.unheard = 0
-        self._requests = 0  # sockets that are not, or not yet, among the connections
         self._was_full = False
 
     def do_read(self) -> Any:
         """Accept one socket, where there is one; its requests follow in a greenlet."""
         accepted = super().do_read()
-        self._requests += bool(accepted)
+        if accepted:
+            self.requests.add(accepted[0])
         return accepted
 
     def handle(self, sock: Any, address: Any) -> None:
@@ -104,17 +108,17 @@ class Server(WSGIServer):  # type: ignore[misc]
 
     def do_close(self, *accepted: Any) -> None:
         """The requests on a socket are over; it may live on as a connection."""
-        self._requests -= 1
+        self.requests.discard(accepted[0])
         super().do_close(*accepted)
 
     def full(self) -> bool:
         """Asked before each accept. Where it is, clients wait in the backlog, and descriptors are left for what the gateway itself does."""
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        full = limit != resource.RLIM_INFINITY and self._requests + len(self.common.connections) >= limit - _RESERVED_FILES
+        full = limit != resource.RLIM_INFINITY and len(self.requests) + len(self.common.connections) >= limit - _RESERVED_FILES
         if full:
             gevent.spawn_later(0.1, self._accept_again)
             if not self._was_full:
-                log.warning("full: %d connections; others wait until the limit of open files allows more", len(self.common.connections))
+                log.warning("connections-full: %d; others wait until the limit of open files allows more", len(self.common.connections))
         self._was_full = full
         return full
 
@@ -141,13 +145,17 @@ class Gateway:
         self._authority = Authority(settings, self._limits)
         openers = self._openers()
         context = tls_context(settings)
-        origins = allowed_origins(listeners.address_of(listener), settings.origins, context is not None)
+        address = listeners.address_of(listener)
+        origins = allowed_origins(address, settings.origins, context is not None)
         self._api = Api(self._dispatcher, settings)
         self._warden = Warden(self._authority, self._reaper.connections, self._api)
-        site = Site(self._api, Doors(origins), Pages(openers), self._authority, self._limits)
+        self._probes = Probes(self._dispatcher, settings.data_dir)
+        site = Site(self._api, self._probes, Doors(origins), Pages(openers), self._authority, self._limits)
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout, context)
+        self._report = Report(self._dispatcher, self._server.requests, self._reaper.connections)
+        self._presence = Presence(hub.loop, settings, "gateway", settings.name or "gateway", address, self._report.look)
         self._departure = Departure(self._server, self._reaper, self._dispatcher, self._api, settings.graceful, let_go)
 
     def _openers(self) -> dict[str, Opener]:
@@ -174,6 +182,8 @@ class Gateway:
 
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until a signal ends it."""
+        self._presence.start(self._report.listing)
+        self._probes.board = self._presence.board
         self._departure.listen()
         self._dispatcher.start()
         self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
@@ -183,6 +193,7 @@ class Gateway:
             gevent.spawn(self._warden.run)
         gevent.spawn(self._tell, ready)
         self._departure.run()
+        self._presence.stop()
 
     def _tell(self, ready: Callable[[], None]) -> None:
         while not self._dispatcher.wait_ready(1.0):
