@@ -14,7 +14,7 @@ from typing import Any
 from app.address import Address
 from app.errors import SettingsError
 from app.kinds import Rate
-from app.secret import Secret
+from app.secret import VARIABLE, Secret
 from app.table import TABLE, Setting
 
 DEFAULT_FILE = "handoff.toml"
@@ -95,6 +95,8 @@ class Settings:
         return self.text_cert, self.text_key, self.text_ca
 
 
+_NO_SETTINGS = ("HANDOFF_CONFIG", "HANDOFF_TOKEN", VARIABLE)
+"""Variables of ours that stand for no setting: a token and a secret are never flags, which everyone on the machine could read."""
 _BY_NAME = {setting.name: setting for setting in TABLE}
 
 

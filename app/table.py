@@ -131,5 +131,3 @@ TABLE = (
     Setting("insecure_text", SWITCH, "no", "workers may listen to other machines without a secret or certificates"),
     Setting("allow_root", SWITCH, "no", "ports may be open to other machines although tasks run as root"),
 )
-_NO_SETTINGS = ("HANDOFF_CONFIG", "HANDOFF_TOKEN", VARIABLE)
-"""Variables of ours that stand for no setting: a token and a secret are never flags, which everyone on the machine could read."""
