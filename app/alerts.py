@@ -45,6 +45,11 @@ ALERTS: Final[Mapping[str, str]] = MappingProxyType(
         "accept-failed": "A connection could not be accepted: out of file descriptors, most likely.",
         "look-failed": "The run directory cannot be read: out of file descriptors, most likely.",
         "control-unavailable": "A process cannot be asked for its connections.",
+        # Who may do what.
+        "token-refused": "Somebody showed a token that is not good, or none; the entry has the address.",
+        "authentication-failed": "Your own `authenticate` raised, or returned what is no identity: nobody is let in by it.",
+        "authentication-late": "Your own `authenticate` did not answer in time: nobody is let in by it.",
+        "tokens-unusable": "The tokens file was changed to something that cannot be used: those that were read before stay.",
         # Settings.
         "open-to-others": "A port can be reached from other machines, and takes whatever comes.",
         "running-as-root": "Tasks may do anything on this machine.",
@@ -61,6 +66,7 @@ ALERTS: Final[Mapping[str, str]] = MappingProxyType(
         "request-failed": _OURS,
         "sweep-failed": _OURS,
         "turn-failed": _OURS,
+        "warden-failed": _OURS,
         "beat-failed": _OURS,
     }
 )

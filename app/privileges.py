@@ -23,6 +23,10 @@ _OURS = ("", "run", "run/*", "journal*", "outbox")
 """What in the data directory is ours to write."""
 
 
+_EVERYBODYS = frozenset({Path("/"), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/home"), Path("/var")})
+"""Directories whose mode is not to be changed, whoever starts us in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """A user and a group; `name` is empty where we stay who we are."""
@@ -51,7 +55,7 @@ class Identity:
 
     def make_directory(self, path: Path) -> None:
         """Of mode 0700, with its parents where they are not there. Raises `OSError`, and `SettingsError` for one that is everybody's."""
-        if path.is_dir() and path.stat().st_mode & stat.S_ISVTX:
+        if path.resolve() in _EVERYBODYS:
             raise SettingsError(f"--data-dir: {path} is everybody's; give it a directory of its own")
         with self.acting(), contextlib.suppress(PermissionError):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -76,7 +76,7 @@ def test_a_gateway_is_not_open_to_others_without_tokens_and_origins(asking: tupl
 
 def test_a_gateway_that_is_to_be_open_to_everyone_is_warned_of() -> None:
     warnings = check(settings("--insecure-ws", "yes"), {"gateway": OPEN})
-    assert any(warning.startswith("open-to-others: the gateway at 10.0.0.5:12345 takes any task") for warning in warnings)
+    assert any(warning.startswith("the gateway at 10.0.0.5:12345 takes any task") for warning in warnings)
 
 
 def test_who_says_so_in_so_many_words_is_warned() -> None:
