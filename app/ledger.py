@@ -146,6 +146,7 @@ class Ledger:
         """Something changed: at the end of this turn see who can be placed, and commit."""
         if not self._turn_due:
             self._turn_due = True
+            self._sending.age()
             self._turn.add(self._end_turn)
 
     # The queue.

@@ -30,12 +30,19 @@ class Sending:
         self._loop = loop
         self._held: dict[Task, float] = {}  # with the moment since which it waits; the first has waited longest
         self._timer: Any = None
-        self._level = 0.0
+        self._level = self._learned_at = 0.0
 
     def learn(self, ended: int) -> None:
         """So many tasks ended from when something was given to the journal until it was kept."""
-        self._level += (ended - self._level) / _SLOWLY
+        self._level = self._level + (ended - self._level) / _SLOWLY if ended else 0.0
         self._places.ahead = int(self._level)
+        self._learned_at = time.monotonic()
+
+    def age(self) -> None:
+        """What was learned says nothing of a later time. To be called before anything is placed in a turn."""
+        if self._places.ahead and time.monotonic() - self._learned_at > HELD_FOR:
+            self._level = 0.0
+            self._places.ahead = 0
 
     def send(self, task: Any, link: Link) -> None:
         """Its dispatch is kept; where its worker is lost meanwhile, or the task is cancelled, it does not leave."""

@@ -190,7 +190,7 @@ def test_and_all_of_it_was_really_logged_about(used: Server) -> None:
         "token-refused",
         "authentication-failed",
         "handler-failed",
-        "task-interrupted",
+        "task-lost",
     ):
         assert event in log, event
     assert "wordy_tasks.py" in log

@@ -88,6 +88,19 @@ def test_where_nothing_ends_during_a_commit_nothing_is_placed_ahead() -> None:
     assert len(scene.fill()) == len(scene.sent) == 18
 
 
+def test_what_was_learned_is_forgotten_where_nothing_ends_and_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(10, 10)
+    scene.commit_quickly(7)
+    scene.sending.learn(0)
+    assert scene.places.ahead == 0
+    scene.commit_quickly(7)
+    scene.sending.age()
+    assert scene.places.ahead > 0
+    monkeypatch.setattr(sending, "HELD_FOR", 0.0)
+    scene.sending.age()
+    assert len(scene.fill()) == len(scene.sent) == 18
+
+
 def test_as_many_are_placed_ahead_as_end_during_a_commit_and_each_leaves_with_the_next_slot() -> None:
     scene = Scene(10, 10)
     scene.commit_quickly(7)
