@@ -9,8 +9,20 @@ import pytest
 from app.testing import clean_all
 from tests.effects import open_gate
 from tests.harness import Server, WsClient
+from tests.spread import Spread, order
 
 pytest_plugins = ["app.testing"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
+    """As `tests/spread.py` has it."""
+    return Spread(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """As `tests/spread.py` has it."""
+    order(items)
 
 
 @pytest.fixture(scope="module")

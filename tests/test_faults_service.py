@@ -4,7 +4,7 @@ import pytest
 
 from tests.rows import play
 
-ROWS = ("term-under-load", "supervisord-restart", "supervisord-split-restart", "supervisord-split-kills", "broken-module")
+ROWS = ("term-under-load", "supervisord-restart", "supervisord-split-kills", "broken-module")
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -74,7 +74,7 @@ def supervisord_restart(plan: Plan) -> Accounts:
 def supervisord_split(plan: Plan) -> Accounts:
     """The programs one by one: a worker restarted, everything restarted, another count of workers; and all the time workers leave that have
     run as many tasks as they may."""
-    most = str(plan.tasks // 20 if plan.long else plan.tasks // 2)
+    most = str(plan.tasks // 20 if plan.long else plan.tasks // 5)
     return _supervised("supervisord split restart", plan, "split", (_restart_worker, _restart_all, _another_count), MAX_TASKS=most)
 
 
