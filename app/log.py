@@ -11,6 +11,7 @@ A file is written to by all processes at once, an entry at a time, at its end. T
 handled, entries go to the file that was renamed, and none is lost or torn.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -112,8 +113,17 @@ class _File(logging.Handler):
         except OSError as error:
             _log.error("log-file-unavailable: %s: %s", self.path, error.strerror)
             return
+        self._move_output(anew)
         os.dup2(anew, self._fd, inheritable=False)
         os.close(anew)
+
+    def _move_output(self, anew: int) -> None:
+        """In the background, what is printed goes to the same file, and is not to stay in the old one, which will be removed."""
+        before = os.fstat(self._fd)
+        for standard in (1, 2):
+            with contextlib.suppress(OSError):  # closed
+                if os.path.samestat(os.fstat(standard), before):
+                    os.dup2(anew, standard)
 
     def close(self) -> None:
         if self._fd >= 0:

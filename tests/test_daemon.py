@@ -46,6 +46,10 @@ class Background:
         """All that was said."""
         return (self.data_dir / "handoff.log").read_text()
 
+    def outputs(self) -> set[str]:
+        """The files that stdout and stderr of all processes are."""
+        return {os.readlink(f"/proc/{pid}/fd/{fd}") for pid in self.tree() for fd in (1, 2)}
+
     def tree(self) -> set[int]:
         """Whoever has our data directory for a parent of an open file, or our place to work in: master, children and theirs."""
         return {int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and self._is_here(path)}
@@ -140,6 +144,19 @@ def test_a_reload_says_whether_the_code_has_loaded(house: Background) -> None:
     assert "what served before serves on" in failed.stderr
     module.write_text("import json as good\n")
     assert house.run("reload").returncode == 0
+
+
+def test_what_is_printed_goes_to_the_new_file_too_when_the_log_is_rotated(house: Background) -> None:
+    (house.place / "mine.py").write_text("from workers import task\n\n@task\ndef say(word: str):\n    print(word, flush=True)\n")
+    announced = house.start("--tasks", "mine")
+    with TextClient(text_address(announced)) as client:
+        client.ask({"function": "say", "args": ["before"]})
+        (house.data_dir / "handoff.log").rename(house.data_dir / "old.log")
+        os.kill(house.pid, signal.SIGUSR1)
+        wait_until(lambda: house.outputs() == {str(house.data_dir / "handoff.log")})
+        client.ask({"function": "say", "args": ["after"]})
+    assert "after" in house.log.splitlines()
+    assert "before" in (house.data_dir / "old.log").read_text().splitlines()
 
 
 def test_what_does_not_start_says_why_where_it_was_started(house: Background) -> None:
