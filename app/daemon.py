@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def _live(serve: Serve, output: int, writer: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
         code = _serve(serve, writer)
+    except Exception:  # noqa: BLE001 - the barrier of the process: nobody above it would say what happened
+        traceback.print_exc()
     finally:
         flush()
         os._exit(code)

@@ -24,11 +24,11 @@ class Background:
         self.place = place
         self.data_dir = place / "data"
 
-    def run(self, *words: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = 60, **env: str) -> subprocess.CompletedProcess[str]:
         """One command, to its end; `data` is the data directory."""
         ports = ("--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--workers", "1", "--data-dir", "data")
         command = [sys.executable, str(ROOT / "run.py"), *words, *ports]
-        return subprocess.run(command, cwd=self.place, env=QUIET, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(command, cwd=self.place, env=QUIET | env, capture_output=True, text=True, timeout=timeout, check=False)
 
     def start(self, *words: str) -> str:
         """Start it; what it announced."""
@@ -164,6 +164,14 @@ def test_what_does_not_start_says_why_where_it_was_started(house: Background) ->
     assert (ran.returncode, ran.stdout) == (2, "")
     assert "nosuch" in ran.stderr
     assert f"all of that is in {house.data_dir / 'handoff.log'}" in ran.stderr
+    assert not house.tree()
+
+
+def test_what_breaks_the_master_is_told_too(house: Background) -> None:
+    (house.place / "setproctitle.py").write_text("import nosuch\n")
+    ran = house.run("start", "-d", PYTHONPATH=str(house.place))
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert "No module named 'nosuch'" in ran.stderr
     assert not house.tree()
 
 
