@@ -24,7 +24,7 @@ class Supervised(Process):
 
     def __init__(self, clone: Path, form: str = "whole", settings: Mapping[str, str] | None = None, workers: int = WORKERS) -> None:
         self.clone, self.var, self.split = clone, clone / "var", form == "split"
-        self._ports = [_reserved(), _reserved()]
+        self._ports = [reserved(), reserved()]
         self.text_address: tuple[str, int] = self._ports[0].getsockname()
         self.ws_address: tuple[str, int] = self._ports[1].getsockname()
         self._lay_out(form)
@@ -173,11 +173,11 @@ class Supervised(Process):
             super().clean()
 
 
-def _reserved() -> socket.socket:
+def reserved(host: str = "127.0.0.1") -> socket.socket:
     """A port of this machine, bound and never listening: nobody else is given it between two starts of ours."""
     port = socket.socket()
     port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    port.bind(("127.0.0.1", 0))
+    port.bind((host, 0))
     return port
 
 
