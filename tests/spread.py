@@ -1,5 +1,6 @@
 """How the tests are spread over processes: a file goes to one of them, since its tests share servers; the longest files begin first, or one
-process would still be busy with them when the others have nothing left. Rows of faults share nothing, nor do sections of a document, and are spread one by one."""
+process would still be busy with them when the others have nothing left. Rows of faults share nothing, nor do sections of a document: they
+are spread one by one."""
 
 import pytest
 from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]

@@ -1,5 +1,5 @@
-"""`docs/operations.md`: all of its commands are typed, and say what it says; its table of files is what is there, its names of log lines are
-those that are logged. How a document is followed is in `tests/operating.py`."""
+"""`docs/operations.md`: all of its commands are typed, and say what it says; its table of files is what is there, its names of log lines
+are those that are logged. How a document is followed is in `tests/operating.py`."""
 
 import os
 import re
