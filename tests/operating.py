@@ -13,7 +13,15 @@ from tests.documents import commands_of, pattern
 from tests.harness import ROOT, wait_until
 
 PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"])
-LOOKS = ("curl ", "grep ", "supervisorctl -c supervisord.conf status", "openssl s_client", "./run.py status", "./run.py connections")
+LOOKS = (
+    "curl ",
+    "grep ",
+    "supervisorctl -c supervisord.conf status",
+    "openssl s_client",
+    "./run.py status",
+    "./run.py connections",
+    "./run.py call --ws-ca cert.pem --token-file ",
+)
 """Commands that change nothing: typed again until they say what they should, as whoever reads the document would."""
 PATIENCE = 10.0
 """Seconds for that."""
