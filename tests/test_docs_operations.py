@@ -19,7 +19,7 @@ from tests.harness import ROOT, Server, WsClient, wait_until
 from tests.operating import Reader, covers, lay_out, lines_outside, sections
 from tests.supervision import reserved
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 DOCUMENT = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 HERE = {
