@@ -264,7 +264,10 @@ class Ledger:
     def _show(self, task: Any, seq: int, line: bytes, final: bool) -> None:
         task.kept = seq
         for watcher in task.watchers:
-            watcher.deliver(seq, line, final)
+            try:
+                watcher.deliver(seq, line, final)
+            except Exception:  # the barrier of one watcher: all others of this commit are told, and what is to be sent is sent
+                log.exception("watcher-failed", extra={"task": task.id})
         if final:
             task.watchers.clear()
             del self.live[task.key]

@@ -8,8 +8,11 @@ from app.fairness import bulkhead
 from app.link import Link, Offer
 from app.task import Task
 
-SHARED, PROCESS = "shared", "process"
-"""The kinds of slots: for greenlets and threads, and for processes of their own."""
+SHARED, PROCESS, AHEAD = "shared", "process", "ahead"
+"""The kinds of slots: for greenlets and threads, for processes of their own, and none yet, of what is placed ahead of them."""
+
+_AFTER_ALL = 1 << 20
+"""A link that is full comes after all that have a free slot."""
 
 
 class Quota:
@@ -82,13 +85,18 @@ class Places:
             return None
         best: Link | None = None
         least = 1 << 30
+        within = quota.placed < quota.limit
         if ahead:
             ahead = -(-ahead // self._links)
         for link in quota.links:
             if quota.in_process:
                 used, slots = link.used_processes, link.process_slots
             else:
-                used, slots = link.used, link.slots + ahead
+                used, slots = link.used, link.slots
+                if within and used - link.ahead < slots:  # a slot is free: what others have placed ahead does not stand in the way
+                    used -= link.ahead
+                elif ahead:
+                    used, slots = used + _AFTER_ALL, slots + ahead + _AFTER_ALL
             if used < slots and used < least and not link.resting:
                 best, least = link, used
         return best
@@ -102,21 +110,25 @@ class Places:
         if quota.in_process:
             free = sum(link.process_slots - link.used_processes for link in quota.links if not link.resting)
         else:
-            free = sum(link.slots - link.used for link in quota.links if not link.resting)
+            free = sum(max(0, link.slots - link.used + link.ahead) for link in quota.links if not link.resting)
         return min(free, quota.limit - quota.placed) + ahead
 
     def take(self, task: Task, link: Link) -> None:
         """The task is to go there."""
         quota = self._quotas[task.function]
-        quota.placed += 1
         link.tasks[task.label] = task
         task.link = link
         if quota.in_process:
             link.used_processes += 1
             task.slot = PROCESS
-        else:
+        elif quota.placed < quota.limit and link.used - link.ahead < link.slots:
             link.used += 1
             task.slot = SHARED
+        else:
+            link.used += 1
+            link.ahead += 1
+            task.slot = AHEAD
+        quota.placed += 1
 
     def take_back(self, link: Link) -> None:
         """A link that an earlier process used was met again: its tasks have their slots still."""
@@ -133,6 +145,9 @@ class Places:
     def begin(self, task: Task, link: Link) -> None:
         """It is sent there, and has a slot from now on."""
         task.sent = True
+        if task.slot is AHEAD:
+            task.slot = SHARED
+            link.ahead -= 1
         if task.slot is SHARED:
             self._quotas[task.function].sent += 1
             link.running += 1
@@ -155,4 +170,5 @@ class Places:
             link.used_processes -= 1
         else:
             link.used -= 1
+            link.ahead -= task.slot is AHEAD
         task.slot = ""

@@ -4,6 +4,8 @@ from typing import Any
 
 import gevent
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app import sending
 from app.errors import Unavailable
@@ -12,6 +14,7 @@ from app.messages import Submit
 from app.places import Places
 from app.sending import Sending
 from app.task import Task
+from tests.counters import check_counters
 
 PLAIN = {"name": "plain", "options": {}}
 CAPPED = {"name": "capped", "options": {"max_running": 2}}
@@ -185,3 +188,90 @@ def test_a_process_that_leaves_keeps_nothing_back() -> None:
     held = [task.id for task in scene.fill() if not task.sent]
     scene.sending.give_up()
     assert scene.back == held
+
+
+def test_what_is_placed_ahead_does_not_stand_in_the_way_of_a_function_that_has_a_slot() -> None:
+    scene = Scene(10)
+    scene.commit_quickly(4)
+    plain = scene.fill()
+    assert len(plain) >= 12, "more than there are slots"
+    for _ in range(3):
+        capped = scene.place("capped")
+        assert capped is not None, "one slot in ten is for others"
+        scene.sending.send(capped, capped.link)
+        assert capped.sent
+        assert scene.place("capped") is None
+        scene.end(capped)
+        scene.end(plain.pop(0))
+        plain += scene.fill()
+
+
+def test_nothing_waits_for_a_slot_where_another_worker_has_one() -> None:
+    scene = Scene(100, 20)
+    scene.commit_quickly(10)
+    for count in range(1, 109):
+        task = scene.place()
+        assert task is not None
+        scene.sending.send(task, task.link)
+        assert len(scene.sent) == count
+
+
+def test_what_is_placed_ahead_leaves_the_others_as_much_room_as_they_had() -> None:
+    scene = Scene(10, 10)
+    scene.commit_quickly(8)
+    scene.fill()
+    scene.sending.learn(0)
+    assert scene.places.room("other") == 0
+    assert scene.places.room("capped") == 2
+
+
+def test_a_worker_that_fell_silent_during_the_commit_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(10, 10)
+    task = scene.place()
+    assert task is not None
+    task.link.stale = True
+    scene.sending.send(task, task.link)
+    assert scene.sent == []
+    assert scene.back == [task.id]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_whatever_happens_the_counters_say_what_is_there(data: st.DataObject) -> None:
+    """Tasks are placed, committed, sent, ended, put back, workers fall silent, come and go: in no order."""
+    scene = Scene(*data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3)))
+    tasks: list[Task] = []
+    for _ in range(data.draw(st.integers(1, 60))):
+        step = data.draw(st.sampled_from(("learn", "place", "place", "place", "capped", "commit", "commit", "end", "end", "silent", "late")))
+        tasks = [task for task in tasks if task.link is not None]
+        if step == "learn":
+            scene.sending.learn(data.draw(st.integers(0, 20)))
+        elif step in ("place", "capped"):
+            if (new := scene.place("plain" if step == "place" else "capped")) is not None:
+                tasks.append(new)
+        elif step == "silent":
+            worker = data.draw(st.sampled_from(scene.workers))
+            worker.stale = not worker.stale
+            scene.places.count([link for link in scene.workers if link.can_be_sent_to])
+        elif step == "late":
+            scene.sending.give_up()
+        elif tasks:
+            task = data.draw(st.sampled_from(tasks))
+            if step == "commit":
+                scene.sending.send(task, task.link)
+            elif task.sent:
+                scene.end(task)
+        check_counters(scene.places, list(scene.workers))
+    for worker in scene.workers:
+        worker.stale = False
+    scene.places.count(list(scene.workers))
+    for task in tasks:
+        if task.link is not None:
+            scene.sending.send(task, task.link)
+    scene.sending.give_up()
+    while running := [task for worker in scene.workers for task in worker.tasks.values() if task.sent]:
+        scene.end(running[0])
+        check_counters(scene.places, list(scene.workers))
+    assert not [task for worker in scene.workers for task in worker.tasks.values()]
+    assert all(worker.used == worker.running == worker.ahead == 0 for worker in scene.workers)
+    assert scene.places.room("plain") - scene.places.ahead > 0
