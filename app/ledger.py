@@ -31,6 +31,8 @@ class Ledger:
     def __init__(self, journal: Journal, places: Places, turn: Turn, loop: Any) -> None:
         self.journal = journal
         self.live: dict[Key, Task] = {}
+        self.taken_up: frozenset[Key] = frozenset()
+        """Those that an earlier process has left, over or not: they are on the disk, whatever their functions declare."""
         self.queue = FairQueue()
         self.figures = Figures()
         self.observer: Callable[[list[Record], Refused], None] | None = None

@@ -134,6 +134,10 @@ def test_tasks_that_are_not_durable_are_handed_over_all_the_same(start_server: S
         events = story(server, task_id)
         check_story(events)
         assert [event.get("value") for event in events if event["event"] == "output"] == [1, 2]
+        with WsClient(server.ws_url) as client:  # as somebody does who was sent away before it was over
+            client.send({"id": task_id, "function": "volatile", "args": [str(gate)]})
+            client.final(task_id)
+            assert said_of(client.messages, task_id) == events
     assert set(runs(server).values()) == {1}
 
 
