@@ -4,6 +4,8 @@ A task that is placed has a link; it has a slot there from when it is sent. Who 
 waits for a place is the queue's; how many are placed ahead of the slots is found out in `app/sending.py`.
 """
 
+from collections import Counter
+
 from app.fairness import bulkhead
 from app.link import Link, Offer
 from app.task import Task
@@ -17,12 +19,13 @@ _AFTER_ALL = 1 << 20
 
 class Quota:
     """Of one function: how many of it are placed over all links, how many of these were sent, of how many that may, the links that offer
-    it, and what it declares. `eager`: it may be placed ahead of the slots."""
+    it, and what it declares. `eager`: it may be placed ahead of the slots. `elsewhere`: so many of the placed are at workers that take
+    nothing more; but for a bound of the function's own, they take no place from the others."""
 
-    __slots__ = ("eager", "in_process", "limit", "links", "offer", "placed", "sent")
+    __slots__ = ("eager", "elsewhere", "in_process", "limit", "links", "offer", "placed", "sent")
 
     def __init__(self, offer: Offer) -> None:
-        self.placed = self.sent = 0
+        self.placed = self.sent = self.elsewhere = 0
         self.eager = False
         self.limit = 0
         self.in_process = False
@@ -39,7 +42,13 @@ class Quota:
         self.in_process = offer.in_process
         self.eager = not offer.in_process and offer.max_running is None
         slots = sum(link.process_slots if offer.in_process else link.slots for link in links)
-        self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots))
+        self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots)) + self.elsewhere
+
+    def shift(self, count: int) -> None:
+        """So many more are elsewhere."""
+        self.elsewhere += count
+        if self.links and self.offer.max_running is None:
+            self.limit += count
 
 
 class Places:
@@ -49,6 +58,7 @@ class Places:
     def __init__(self) -> None:
         self._quotas: dict[str, Quota] = {}
         self._links = 1
+        self._counted: list[Link] = []
         self.ahead = 0
         self.ended = 0
 
@@ -64,11 +74,19 @@ class Places:
     def count(self, links: list[Link]) -> None:
         """These can be sent to from now on, and no others."""
         self._links = max(1, len(links))
+        here: Counter[str] = Counter()
+        for link in self._counted:
+            link.counted = False
+        for link in links:
+            link.counted = True
+            here.update(task.function for task in link.tasks.values() if task.slot)
+        self._counted = links
         offers = {name: offer for link in links for name, offer in link.offers.items()}
         for name, offer in offers.items():
             if name not in self._quotas:
                 self._quotas[name] = Quota(offer)
         for name, quota in self._quotas.items():
+            quota.elsewhere = quota.placed - here[name]
             quota.set([link for link in links if name in link.offers], name)
 
     def offer(self, function: str) -> Offer:
@@ -129,6 +147,8 @@ class Places:
             link.ahead += 1
             task.slot = AHEAD
         quota.placed += 1
+        if not link.counted:
+            quota.shift(1)
 
     def take_back(self, link: Link) -> None:
         """A link that an earlier process used was met again: its tasks have their slots still."""
@@ -162,6 +182,8 @@ class Places:
             return  # of a worker that was not met again
         quota = self._quotas[task.function]
         quota.placed -= 1
+        if not link.counted:
+            quota.shift(-1)
         if sent and task.slot is SHARED:
             quota.sent -= 1
             link.running -= 1

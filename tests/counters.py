@@ -1,13 +1,13 @@
 """Whether the counters of a gateway's slots say what is there: each is counted anew from the tasks that the links have."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from app.link import Link
 from app.places import AHEAD, PROCESS, SHARED, Places
 
 
-def check_counters(places: Places, links: Iterable[Link]) -> None:
+def check_counters(places: Places, links: Collection[Link]) -> None:
     """Fail where one has drifted."""
     placed: Counter[str] = Counter()
     sent: Counter[str] = Counter()
@@ -20,5 +20,6 @@ def check_counters(places: Places, links: Iterable[Link]) -> None:
         assert (link.used, link.ahead) == (kinds[SHARED] + kinds[AHEAD], kinds[AHEAD]), link.name
         assert (link.running, link.used_processes) == (len(running), kinds[PROCESS]), link.name
         assert link.running <= link.slots, link.name
+    elsewhere = Counter(task.function for link in links if not link.counted for task in link.tasks.values() if task.slot)
     for name, quota in places._quotas.items():
-        assert (quota.placed, quota.sent) == (placed[name], sent[name]), name
+        assert (quota.placed, quota.sent, quota.elsewhere) == (placed[name], sent[name], elsewhere[name]), name

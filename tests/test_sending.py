@@ -275,3 +275,34 @@ def test_whatever_happens_the_counters_say_what_is_there(data: st.DataObject) ->
     assert not [task for worker in scene.workers for task in worker.tasks.values()]
     assert all(worker.used == worker.running == worker.ahead == 0 for worker in scene.workers)
     assert scene.places.room("plain") - scene.places.ahead > 0
+
+
+@pytest.mark.parametrize("how", ["stale", "leaving"])
+def test_what_a_worker_still_has_that_takes_nothing_more_takes_no_place_from_the_others(how: str) -> None:
+    scene = Scene(10, 10)
+    for task in scene.fill():
+        if task.link is scene.workers[1]:
+            scene.end(task)
+    setattr(scene.workers[0], how, True)
+    scene.places.count([scene.workers[1]])
+    again = scene.fill()
+    assert len(again) == 9
+    assert scene.fill("capped") == [] or len(scene.workers[1].tasks) == 10
+    setattr(scene.workers[0], how, False)
+    scene.places.count(list(scene.workers))
+    assert len(scene.fill()) == 0
+    for link in list(scene.workers):
+        for task in list(link.tasks.values()):
+            scene.end(task)
+    assert len(scene.fill()) == 18
+
+
+def test_a_bound_of_its_own_counts_what_a_worker_still_has_that_takes_nothing_more() -> None:
+    scene = Scene(10, 10)
+    capped = scene.fill("capped")
+    assert len(capped) == 2
+    scene.workers[0].leaving = True
+    scene.places.count([scene.workers[1]])
+    assert scene.fill("capped") == []
+    scene.end(capped[0])
+    assert len(scene.fill("capped")) == 1
