@@ -120,7 +120,7 @@ class Dispatcher:
             raise TooLarge("the task's arguments", self._max_args)
         task = Task(owner, owner or lane, submit, args, self._ledger.next_order())
         offer = self._pool.places.offer(task.function)
-        task.durable = offer.durable
+        task.durable = offer.durable or task.key in self._ledger.taken_up  # sent again, it is found where it was written down
         if offer.retryable:
             task.attempts, task.backoff = offer.attempts, offer.backoff
         task.watchers.append(watcher)

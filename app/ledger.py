@@ -31,6 +31,8 @@ class Ledger:
     def __init__(self, journal: Journal, places: Places, turn: Turn, loop: Any) -> None:
         self.journal = journal
         self.live: dict[Key, Task] = {}
+        self.taken_up: frozenset[Key] = frozenset()
+        """Those that an earlier process has left, over or not: they are on the disk, whatever their functions declare."""
         self.queue = FairQueue()
         self.figures = Figures()
         self.observer: Callable[[list[Record], Refused], None] | None = None
@@ -264,7 +266,10 @@ class Ledger:
     def _show(self, task: Any, seq: int, line: bytes, final: bool) -> None:
         task.kept = seq
         for watcher in task.watchers:
-            watcher.deliver(seq, line, final)
+            try:
+                watcher.deliver(seq, line, final)
+            except Exception:  # the barrier of one watcher: all others of this commit are told, and what is to be sent is sent
+                log.exception("watcher-failed", extra={"task": task.id})
         if final:
             task.watchers.clear()
             del self.live[task.key]

@@ -114,8 +114,9 @@ class LinkConnection:
 class Link:
     """A worker process. `tasks` are those that it has, by label; it outlives its connection, so that they can be claimed again. One that an
     earlier gateway knew is `remembered` until it is met: nothing is known of it but its `label`, which stands in the journal.
-    `used` counts those that are placed on its shared slots, `running` those of them that were sent. `round_trip` (seconds) is that of its
-    last sign of life, `memory` (bytes) what it said there of itself."""
+    `used` counts those that are placed on its shared slots, `running` those of them that were sent, `ahead` those that wait for a slot yet.
+    `round_trip` (seconds) is that of its last sign of life, `memory` (bytes) what it said there of itself. `counted`: its slots are among
+    those that can be used now."""
 
     def __init__(self, label: str, local: bool) -> None:
         self.label = label
@@ -130,7 +131,7 @@ class Link:
         self.offers: dict[str, Offer] = {}
         self.local = local
         self.tasks: dict[str, Task] = {}
-        self.used = self.running = 0
+        self.used = self.running = self.ahead = 0
         self.used_processes = 0
         self.address: Address | None = None
         self.connection: LinkConnection | None = None
@@ -142,6 +143,7 @@ class Link:
         self.memory = 0
         self.stale = False
         self.resting = False
+        self.counted = False
 
     @property
     def can_be_sent_to(self) -> bool:

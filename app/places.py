@@ -4,22 +4,28 @@ A task that is placed has a link; it has a slot there from when it is sent. Who 
 waits for a place is the queue's; how many are placed ahead of the slots is found out in `app/sending.py`.
 """
 
+from collections import Counter
+
 from app.fairness import bulkhead
 from app.link import Link, Offer
 from app.task import Task
 
-SHARED, PROCESS = "shared", "process"
-"""The kinds of slots: for greenlets and threads, and for processes of their own."""
+SHARED, PROCESS, AHEAD = "shared", "process", "ahead"
+"""The kinds of slots: for greenlets and threads, for processes of their own, and none yet, of what is placed ahead of them."""
+
+_AFTER_ALL = 1 << 20
+"""A link that is full comes after all that have a free slot."""
 
 
 class Quota:
     """Of one function: how many of it are placed over all links, how many of these were sent, of how many that may, the links that offer
-    it, and what it declares. `eager`: it may be placed ahead of the slots."""
+    it, and what it declares. `eager`: it may be placed ahead of the slots. `elsewhere`: so many of the placed are at workers that take
+    nothing more; but for a bound of the function's own, they take no place from the others."""
 
-    __slots__ = ("eager", "in_process", "limit", "links", "offer", "placed", "sent")
+    __slots__ = ("eager", "elsewhere", "in_process", "limit", "links", "offer", "placed", "sent")
 
     def __init__(self, offer: Offer) -> None:
-        self.placed = self.sent = 0
+        self.placed = self.sent = self.elsewhere = 0
         self.eager = False
         self.limit = 0
         self.in_process = False
@@ -36,7 +42,13 @@ class Quota:
         self.in_process = offer.in_process
         self.eager = not offer.in_process and offer.max_running is None
         slots = sum(link.process_slots if offer.in_process else link.slots for link in links)
-        self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots))
+        self.limit = offer.max_running or (slots if offer.in_process else bulkhead(slots)) + self.elsewhere
+
+    def shift(self, count: int) -> None:
+        """So many more are elsewhere."""
+        self.elsewhere += count
+        if self.links and self.offer.max_running is None:
+            self.limit += count
 
 
 class Places:
@@ -46,6 +58,7 @@ class Places:
     def __init__(self) -> None:
         self._quotas: dict[str, Quota] = {}
         self._links = 1
+        self._counted: list[Link] = []
         self.ahead = 0
         self.ended = 0
 
@@ -61,11 +74,19 @@ class Places:
     def count(self, links: list[Link]) -> None:
         """These can be sent to from now on, and no others."""
         self._links = max(1, len(links))
+        here: Counter[str] = Counter()
+        for link in self._counted:
+            link.counted = False
+        for link in links:
+            link.counted = True
+            here.update(task.function for task in link.tasks.values() if task.slot)
+        self._counted = links
         offers = {name: offer for link in links for name, offer in link.offers.items()}
         for name, offer in offers.items():
             if name not in self._quotas:
                 self._quotas[name] = Quota(offer)
         for name, quota in self._quotas.items():
+            quota.elsewhere = quota.placed - here[name]
             quota.set([link for link in links if name in link.offers], name)
 
     def offer(self, function: str) -> Offer:
@@ -82,13 +103,18 @@ class Places:
             return None
         best: Link | None = None
         least = 1 << 30
+        within = quota.placed < quota.limit
         if ahead:
             ahead = -(-ahead // self._links)
         for link in quota.links:
             if quota.in_process:
                 used, slots = link.used_processes, link.process_slots
             else:
-                used, slots = link.used, link.slots + ahead
+                used, slots = link.used, link.slots
+                if within and used - link.ahead < slots:  # a slot is free: what others have placed ahead does not stand in the way
+                    used -= link.ahead
+                elif ahead:
+                    used, slots = used + _AFTER_ALL, slots + ahead + _AFTER_ALL
             if used < slots and used < least and not link.resting:
                 best, least = link, used
         return best
@@ -102,21 +128,27 @@ class Places:
         if quota.in_process:
             free = sum(link.process_slots - link.used_processes for link in quota.links if not link.resting)
         else:
-            free = sum(link.slots - link.used for link in quota.links if not link.resting)
+            free = sum(max(0, link.slots - link.used + link.ahead) for link in quota.links if not link.resting)
         return min(free, quota.limit - quota.placed) + ahead
 
     def take(self, task: Task, link: Link) -> None:
         """The task is to go there."""
         quota = self._quotas[task.function]
-        quota.placed += 1
         link.tasks[task.label] = task
         task.link = link
         if quota.in_process:
             link.used_processes += 1
             task.slot = PROCESS
-        else:
+        elif quota.placed < quota.limit and link.used - link.ahead < link.slots:
             link.used += 1
             task.slot = SHARED
+        else:
+            link.used += 1
+            link.ahead += 1
+            task.slot = AHEAD
+        quota.placed += 1
+        if not link.counted:
+            quota.shift(1)
 
     def take_back(self, link: Link) -> None:
         """A link that an earlier process used was met again: its tasks have their slots still."""
@@ -133,6 +165,9 @@ class Places:
     def begin(self, task: Task, link: Link) -> None:
         """It is sent there, and has a slot from now on."""
         task.sent = True
+        if task.slot is AHEAD:
+            task.slot = SHARED
+            link.ahead -= 1
         if task.slot is SHARED:
             self._quotas[task.function].sent += 1
             link.running += 1
@@ -147,6 +182,8 @@ class Places:
             return  # of a worker that was not met again
         quota = self._quotas[task.function]
         quota.placed -= 1
+        if not link.counted:
+            quota.shift(-1)
         if sent and task.slot is SHARED:
             quota.sent -= 1
             link.running -= 1
@@ -155,4 +192,5 @@ class Places:
             link.used_processes -= 1
         else:
             link.used -= 1
+            link.ahead -= task.slot is AHEAD
         task.slot = ""

@@ -20,6 +20,7 @@ _ALL = 1 << 30
 def recover(journal: Journal, ledger: Ledger, pool: Pool) -> None:
     """Take up all that is not over; blocks while it is read."""
     found = journal.unfinished()
+    ledger.taken_up = frozenset(task.key for task, _ in found)
     for task, worker in found:
         ledger.live[task.key] = task
         task.cancelling = task.ends_with_client  # whoever submitted it was connected to the process that is gone

@@ -48,7 +48,9 @@ class Sending:
         """Its dispatch is kept; where its worker is lost meanwhile, or the task is cancelled, it does not leave."""
         if task.link is not link or task.sent:
             return
-        if self._places.has_slot(task, link):
+        if not link.can_be_sent_to:  # it fell silent meanwhile, or is about to leave: another may have a slot
+            self._put_back(task)
+        elif self._places.has_slot(task, link):
             self._leave(task, link)
         elif task not in self._held:
             self._held[task] = time.monotonic()

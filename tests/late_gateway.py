@@ -25,6 +25,7 @@ from app.journal import Kind, MemoryJournal, Record, Refused  # noqa: E402
 from app.link import Link  # noqa: E402
 from app.settings import Settings  # noqa: E402
 from app.task import Key, key_of  # noqa: E402
+from tests.counters import check_counters  # noqa: E402
 from tests.journals import DelayedJournal  # noqa: E402
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,19 @@ class Audit:
         self._inner: Any = None
         self._dispatched: Counter[tuple[Key, int]] = Counter()
         self._checked: Counter[str] = Counter()
+        self._pools: list[pool.Pool] = []
+
+    def watch(self, found: pool.Pool) -> None:
+        """These are the links of this process."""
+        self._pools.append(found)
+
+    def count(self) -> None:
+        """Whether the counters of the slots say what is there."""
+        try:
+            for found in self._pools:
+                check_counters(found.places, found.links.values())
+        except AssertionError:
+            log.exception("promise-broken: a counter has drifted")
 
     def open(self, journal_id: str) -> "LateJournal":
         """The journal of this process."""
@@ -81,6 +95,7 @@ class LateJournal(DelayedJournal):
         """As `Journal.commit`."""
         attempts = [(task.key, task.attempt) for kind, task, *_ in records if kind is Kind.DISPATCH and task is not None]
         super().commit(records, functools.partial(self._completed, attempts, done))
+        self._audit.count()
 
     def _completed(self, attempts: list[tuple[Key, int]], done: Callable[[Refused], None], refused: Refused) -> None:
         for key, attempt in attempts:
@@ -100,6 +115,17 @@ def _watched(original: Callable[..., None], check: Callable[[bytes], None]) -> C
     return send
 
 
+def _met(original: Callable[..., None], watch: Callable[[pool.Pool], None]) -> Callable[..., None]:
+    """A pool's start, with a word of which it is."""
+
+    @functools.wraps(original)
+    def start(self: pool.Pool, *others: Any) -> None:
+        watch(self)
+        original(self, *others)
+
+    return start
+
+
 def main(argv: Sequence[str]) -> int:
     """Run the role; the exit code."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -109,6 +135,7 @@ def main(argv: Sequence[str]) -> int:
     audit = Audit(own.longest, own.seed)
     pool.LEASE = own.lease
     setattr(server, "MemoryJournal", audit.open)  # noqa: B010 - in the place of a class
+    setattr(pool.Pool, "start", _met(pool.Pool.start, audit.watch))  # noqa: B010
     setattr(Link, "send", _watched(Link.send, audit.to_worker))  # noqa: B010
     setattr(websocket.Connection, "queue", _watched(websocket.Connection.queue, audit.to_client))  # noqa: B010
     setattr(run, "run_gateway", _serve)  # noqa: B010

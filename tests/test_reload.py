@@ -134,7 +134,25 @@ def test_tasks_that_are_not_durable_are_handed_over_all_the_same(start_server: S
         events = story(server, task_id)
         check_story(events)
         assert [event.get("value") for event in events if event["event"] == "output"] == [1, 2]
+        with WsClient(server.ws_url) as client:  # as somebody does who was sent away before it was over
+            client.send({"id": task_id, "function": "volatile", "args": [str(gate)]})
+            client.final(task_id)
+            assert said_of(client.messages, task_id) == events
     assert set(runs(server).values()) == {1}
+
+
+def test_what_an_old_worker_still_runs_takes_no_place_from_the_new_one(start_server: Start, tmp_path: Path, gate: Path) -> None:
+    server = start_server("--tasks", "tests.sample_tasks", "--workers", "1", "--concurrency", "4")
+    with WsClient(server.ws_url) as client:
+        for task_id in ("t1", "t2", "t3"):  # as many as one function may have
+            client.send({"id": task_id, "function": "gated", "args": [str(gate)]})
+        wait_until(lambda: len(effects(server)) == 3)
+        hup(server)
+    (tmp_path / "open").touch()
+    with WsClient(server.ws_url) as client:
+        assert client.ask({"id": "t4", "function": "gated", "args": [str(tmp_path / "open")], "events": "final"})["event"] == "succeeded"
+    open_gate(gate)
+    assert [story(server, task_id)[-1]["event"] for task_id in ("t1", "t2", "t3")] == ["succeeded"] * 3
 
 
 def test_with_a_journal_in_memory_the_old_gateway_stays_until_its_tasks_have_ended(start_server: Start, gate: Path) -> None:
