@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.harness import ROOT, Process, Server, WsClient, wait_until
-from tests.httpapi import HttpClient, port_of
+from tests.httpapi import EventStream, HttpClient, port_of
 from tests.rawclient import RawClient, request
 from tests.test_tokens_gateway import code_of, ended
 from tests.tokenfile import TokenFile, bearer
@@ -84,9 +85,9 @@ def test_a_slow_answer_holds_nobody_up_and_has_a_limit(server: Server, http: Htt
     assert "authentication-late" in server.log()
 
 
-@pytest.mark.parametrize("token", ["breaks-secretly", "wrong-secretly"])
+@pytest.mark.parametrize("token", ["breaks-secretly", "wrong-secretly", "exits-secretly"])
 def test_what_it_raises_refuses_and_is_logged_without_its_words(server: Server, http: HttpClient, token: str) -> None:
-    before = server.log().count("authentication-failed")
+    before, gateway = server.log().count("authentication-failed"), server.gateway_pid()
     assert http.ask("GET", "/tasks", **bearer(token)).code == "unauthorized"
     with WsClient(server.ws_url) as client:
         assert code_of(client.ask({"token": token})) == "unauthorized"
@@ -94,6 +95,11 @@ def test_what_it_raises_refuses_and_is_logged_without_its_words(server: Server, 
     wait_until(lambda: server.log().count("authentication-failed") >= before + 2)
     assert "sample_auth.py" in server.log()
     assert "secretly" not in server.log()
+    assert server.gateway_pid() == gateway, "and it ends nothing else"
+
+
+def test_one_that_was_killed_refuses(http: HttpClient) -> None:
+    assert http.ask("GET", "/tasks", **bearer("killed-secretly")).code == "unauthorized"
 
 
 def test_it_is_asked_again_about_a_connection_that_stays(server: Server) -> None:
@@ -102,6 +108,20 @@ def test_it_is_asked_again_about_a_connection_that_stays(server: Server) -> None
         (server.home / "sent-away").write_text("doris")
         assert ended(client, 10)[0] == 4401
         assert other.ask({"ping": 1}) == {"pong": 1}
+
+
+def test_it_is_asked_again_about_streams_and_requests_that_wait(server: Server, http: HttpClient) -> None:
+    cookie = {"Cookie": "session=frida"}
+    http.ask("POST", "/tasks", {"id": "long", "function": "sleep", "args": [60]}, **cookie)
+    with EventStream(server, "long", timeout=15, **cookie) as stream:
+        events = iter(stream)
+        assert next(events)["event"] == "accepted"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(http.ask, "GET", "/tasks/long", Prefer="wait=60", **cookie)
+            assert next(events)["event"] == "started"
+            (server.home / "sent-away").write_text("doris frida")
+            assert list(events) == []
+            assert waiting.result(15).code == "unauthorized"
 
 
 def test_an_identity_may_end(server: Server) -> None:

@@ -170,8 +170,9 @@ class Authority:
                 raise TypeError(f"authenticate wants to return an Identity or None, not {type(answer).__name__}")
         except (Unauthorized, RateLimited) as refused:
             return refused
-        except Exception as error:
-            log.error("authentication-failed", exc_info=untold(error))
+        except BaseException as error:  # SystemExit, let through, would end the gateway; our own kill ends here as well
+            if not isinstance(error, gevent.GreenletExit):
+                log.error("authentication-failed", exc_info=untold(error))
             return Unauthorized("it could not be found out who you are")
         return answer
 
