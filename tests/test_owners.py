@@ -84,7 +84,7 @@ def check_ends(server: Server, name: str, state: str) -> None:
         events = said_of(client.messages, SAME)
         check_story(events)
         check_own(events, name)
-        with EventStream(server, SAME, **bearer(TOKENS[name])) as stream:
+        with EventStream(server, SAME, Authorization=f"Bearer {TOKENS[name]}") as stream:
             assert list(stream) == events
         view = http.ask("GET", f"/tasks/{SAME}", **bearer(TOKENS[name])).body
         assert (view["state"], view.get("result")) == (state, events[-1].get("result"))
@@ -145,7 +145,7 @@ def test_two_owners_with_one_id_never_meet(start: Callable[[], Server], tmp_path
     server = start()
     begin(server, tmp_path, function)
     check_stranger(server)
-    with EventStream(server, SAME, timeout=30, **bearer(TOKENS["anna"])) as stream:
+    with EventStream(server, SAME, timeout=30, Authorization=f"Bearer {TOKENS['anna']}") as stream:
         events = iter(stream)
         check_own([next(events) for _ in range(4)], "anna")
     gateway, worker = server.gateway_pid(), server.worker_pids()[0]

@@ -148,6 +148,7 @@ class Authority:
             raise answer
         if answer is None:
             return None
+        self._limits.check_failures(place)  # again: of many guesses at once, those past the limit are not told from each other
         grant = _Asked(answer, environ, token)
         return grant if grant.is_good else None
 
