@@ -109,8 +109,6 @@ def admit(ws: Connection, environ: Mapping[str, Any]) -> bool:
         raise Forbidden("not with this query")
     if query == "broken":
         raise RuntimeError("told to break")
-    if query == "leaves":
-        sys.exit(query)
     if query == "slow":
         time.sleep(30)
     if query == "greeted":

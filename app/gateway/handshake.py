@@ -109,7 +109,7 @@ class Gate:
             return self.openers[environ["PATH_INFO"]](connection, environ)
         except HandoffError as error:
             raise Refused(problems.kind_of(error).status, error.message, *problems.headers_of(error)) from None
-        except (Exception, SystemExit) as error:  # of which the latter would end the gateway
+        except Exception as error:
             log.error("opening-failed", exc_info=untold(error), extra={"connection": connection.id})
             raise Refused("500 Internal Server Error", "something went wrong here") from None
         except gevent.Timeout as late:
