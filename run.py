@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
             from app.commands.group import main as client
 
             return client(words)
-        os.environ.pop("HANDOFF_TOKEN", None)  # of commands; no task is to inherit it
+        secret.take_variable("HANDOFF_TOKEN", os.environ)  # of commands; no task is to inherit it
         flags, chosen = commandline.parse(argv, COMMANDS, tuple(COMMANDS))
         os.umask(chosen.umask)
         return COMMANDS[flags.command](chosen, flags)

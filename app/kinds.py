@@ -16,6 +16,7 @@ MOST_PROCESSES = 1024
 SHORTEST_LINE = 4 * KIB
 """A gateway's own lines to its workers must fit."""
 
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^A-Z/?#@*\s]+")  # as browsers write it; `null` is that of any sandboxed page
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")  # it becomes the beginning of file names
 DURABILITIES = ("full", "normal", "off")
 
@@ -141,6 +142,11 @@ def _plain_listener(text: str) -> Address:
     return address if not address.tls else _nothing()
 
 
+def _origin(text: str) -> str:
+    origin = _text(text).rstrip("/")
+    return origin if _ORIGIN.fullmatch(origin) else _nothing()
+
+
 def _name(text: str) -> str:
     return text if not text or _NAME.fullmatch(text) else _nothing()
 
@@ -149,6 +155,7 @@ ADDRESS = Kind(_elsewhere, "an address", "ADDRESS")
 LISTENER = Kind(Address.parse, "an address", "ADDRESS")
 PLAIN_LISTENER = Kind(_plain_listener, "an address without tls://", "ADDRESS")
 NAME = Kind(_name, "up to 64 of A-Z, a-z, 0-9, _, - and .", "NAME")
+ORIGIN = Kind(_origin, "an origin as browsers say it: https://example.org, in lower case, with a port or without", "ORIGIN")
 COUNT = Kind(_whole, "a whole number, 0 or more", "N")
 FEW = Kind(_few, f"a whole number from 1 to {MOST_PROCESSES}", "N")
 POSITIVE = Kind(_at_least_one, "a whole number, 1 or more", "N")

@@ -41,10 +41,19 @@ def _take_over(address: Address, flag: str) -> socket.socket:
     if given.type != socket.SOCK_STREAM or not given.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         given.detach()
         raise SettingsError(f"{flag}: what was handed over as {address} does not listen")
+    if given.family not in (socket.AF_INET, socket.AF_INET6) and not (given.family == socket.AF_UNIX and _has_path(given)):
+        given.detach()
+        raise SettingsError(f"{flag}: what was handed over as {address} is neither of TCP nor a unix socket with a path")
     sock = given.dup()
     _let_go(given.detach())
     sock.setblocking(False)
     return sock
+
+
+def _has_path(sock: socket.socket) -> bool:
+    """A name without a path is bytes; it has no mode, so everybody on this machine could connect."""
+    name = sock.getsockname()
+    return isinstance(name, str) and bool(name)
 
 
 def _let_go(fd: int) -> None:

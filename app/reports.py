@@ -12,6 +12,7 @@ from app.errors import Crashed, HandoffError, Interrupted, TimedOut
 from app.labels import id_of
 from app.ledger import Ledger
 from app.link import Link, LinkConnection
+from app.log import untold
 from app.messages import EVENTS, FINAL_EVENTS, MAX_DELAY, Event, State, read_event
 from app.pool import Pool
 from app.task import Task
@@ -38,8 +39,8 @@ class Reports:
                 self._event(connection, label.decode(), EVENTS.get(event), int(seq), int(attempt), line)
             else:
                 self._other(connection.link, wire.decode(line))
-        except Exception:
-            log.exception("report-failed: from %s", connection.link.name)
+        except Exception as error:
+            log.error("report-failed: from %s", connection.link.name, exc_info=untold(error))
 
     def on_room(self) -> None:
         """See who can be placed now."""

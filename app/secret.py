@@ -64,15 +64,19 @@ def take_secret(path: Path | None, environ: MutableMapping[str, str]) -> Secret 
 
     Raises `SettingsError` where it cannot be used, or both are given.
     """
-    text = environ.get(VARIABLE, "")
-    if environ is os.environ:
-        _wipe(VARIABLE)
-    environ.pop(VARIABLE, None)
+    text = take_variable(VARIABLE, environ)
     if path is None:
         return _secret(os.fsencode(text), VARIABLE) if text else None
     if text:
         raise SettingsError(f"--secret-file and {VARIABLE} are both given; leave one of them away")
     return read_secret(path)
+
+
+def take_variable(name: str, environ: MutableMapping[str, str]) -> str:
+    """The value of a variable, empty where there is none; it is gone afterwards, from what `/proc/PID/environ` shows as well."""
+    if environ is os.environ:
+        _wipe(name)
+    return environ.pop(name, "")
 
 
 def _secret(key: bytes, source: str) -> Secret:

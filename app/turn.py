@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from app.log import untold
+
 log = logging.getLogger(__name__)
 
 AT_LATEST = 0.002
@@ -53,6 +55,6 @@ def _call_all(calls: list[Callable[[], None]]) -> None:
     for call in calls:  # grows while it is walked: a commit queues lines, lines queue a write
         try:
             call()
-        except Exception:
-            log.exception("turn-failed: %r", call)
+        except Exception as error:
+            log.error("turn-failed: %s", getattr(call, "__qualname__", type(call).__name__), exc_info=untold(error))
     calls.clear()

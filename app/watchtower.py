@@ -15,6 +15,7 @@ from app.figures import Sample
 from app.journal import Kind, Record, Refused
 from app.ledger import Ledger
 from app.link import Link
+from app.log import untold
 from app.messages import State
 from app.outbox import Outbox
 from app.pool import Pool
@@ -142,8 +143,8 @@ class Watchtower:
     def _push(self, feed: Feed, seconds: bool) -> None:
         try:
             feed.push(seconds)
-        except Exception:  # the barrier of one watcher: the others are told all the same
-            log.exception("push-failed")
+        except Exception as error:  # the barrier of one watcher: the others are told all the same
+            log.error("push-failed", exc_info=untold(error))
 
 
 def _worker(link: Link, owner: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A gateway of one's own that does what it is told to: the first word of a message says what. Loaded by servers that tests start."""
 
 import gc
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,10 @@ def size(ws: Connection, text: str) -> None:
 
 def fail(ws: Connection, text: str) -> None:
     raise RuntimeError("told to fail")
+
+
+def leave(ws: Connection, text: str) -> None:
+    sys.exit(text)
 
 
 def block(ws: Connection, text: str) -> None:
@@ -83,7 +88,7 @@ def mail(ws: Connection, text: str) -> None:
 
 
 running: list[str] = []
-COMMANDS = {function.__name__: function for function in (echo, size, fail, block, count, flood, chorus, close, task, mail, garbage)}
+COMMANDS = {function.__name__: function for function in (echo, size, fail, leave, block, count, flood, chorus, close, task, mail, garbage)}
 
 
 @on_message(binary=True)

@@ -1,8 +1,11 @@
 """One's own authentication as tests want it: the token says what it does. Plain blocking code, as it would be in a product."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+import gevent
 
 from app.gateway import Identity
 
@@ -27,6 +30,10 @@ def authenticate(environ: dict[str, Any], token: str) -> Identity | None:
         return Identity("brief", expires=float(name))
     if what == "breaks":
         raise LookupError(f"the database is away, and {token} was to be looked up")
+    if what == "exits":
+        sys.exit(f"{token} has no session")
+    if what == "killed":
+        raise gevent.GreenletExit(token)
     if what == "wrong":
         return "wrong"  # type: ignore[return-value]
     return None

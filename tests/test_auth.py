@@ -3,11 +3,12 @@
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.harness import ROOT, Process, Server, WsClient, wait_until
-from tests.httpapi import HttpClient, port_of
+from tests.httpapi import EventStream, HttpClient, port_of
 from tests.rawclient import RawClient, request
 from tests.test_tokens_gateway import code_of, ended
 from tests.tokenfile import TokenFile, bearer
@@ -84,9 +85,9 @@ def test_a_slow_answer_holds_nobody_up_and_has_a_limit(server: Server, http: Htt
     assert "authentication-late" in server.log()
 
 
-@pytest.mark.parametrize("token", ["breaks-secretly", "wrong-secretly"])
+@pytest.mark.parametrize("token", ["breaks-secretly", "wrong-secretly", "exits-secretly"])
 def test_what_it_raises_refuses_and_is_logged_without_its_words(server: Server, http: HttpClient, token: str) -> None:
-    before = server.log().count("authentication-failed")
+    before, gateway = server.log().count("authentication-failed"), server.gateway_pid()
     assert http.ask("GET", "/tasks", **bearer(token)).code == "unauthorized"
     with WsClient(server.ws_url) as client:
         assert code_of(client.ask({"token": token})) == "unauthorized"
@@ -94,6 +95,11 @@ def test_what_it_raises_refuses_and_is_logged_without_its_words(server: Server, 
     wait_until(lambda: server.log().count("authentication-failed") >= before + 2)
     assert "sample_auth.py" in server.log()
     assert "secretly" not in server.log()
+    assert server.gateway_pid() == gateway, "and it ends nothing else"
+
+
+def test_one_that_was_killed_refuses(http: HttpClient) -> None:
+    assert http.ask("GET", "/tasks", **bearer("killed-secretly")).code == "unauthorized"
 
 
 def test_it_is_asked_again_about_a_connection_that_stays(server: Server) -> None:
@@ -104,6 +110,20 @@ def test_it_is_asked_again_about_a_connection_that_stays(server: Server) -> None
         assert other.ask({"ping": 1}) == {"pong": 1}
 
 
+def test_it_is_asked_again_about_streams_and_requests_that_wait(server: Server, http: HttpClient) -> None:
+    cookie = "session=frida"
+    http.ask("POST", "/tasks", {"id": "long", "function": "sleep", "args": [60]}, Cookie=cookie)
+    with EventStream(server, "long", timeout=15, Cookie=cookie) as stream:
+        events = iter(stream)
+        assert next(events)["event"] == "accepted"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(http.ask, "GET", "/tasks/long", Prefer="wait=60", Cookie=cookie)
+            assert next(events)["event"] == "started"
+            (server.home / "sent-away").write_text("doris frida")
+            assert list(events) == []
+            assert waiting.result(15).code == "unauthorized"
+
+
 def test_an_identity_may_end(server: Server) -> None:
     with WsClient(server.ws_url, header=bearer(f"brief-{time.time() + 2}")) as client:
         assert client.ask({"ping": 1}) == {"pong": 1}
@@ -112,7 +132,10 @@ def test_an_identity_may_end(server: Server) -> None:
 
 def test_guessing_is_limited_by_address_and_a_token_of_the_file_is_let_in_all_the_same(server: Server, http: HttpClient) -> None:
     """The last one here: this address has no more guesses afterwards."""
-    codes = [http.ask("GET", "/tasks", **bearer(f"guess-{number}")).code for number in range(8)]
+    with WsClient(server.ws_url) as meanwhile:
+        meanwhile.send({"token": "slow-1"})  # asked about before the guesses, answered after them
+        codes = [http.ask("GET", "/tasks", **bearer(f"guess-{number}")).code for number in range(8)]
+        assert code_of(meanwhile.receive()) == "rate_limited"
     assert codes[-1] == "rate_limited"
     assert set(codes) <= {"unauthorized", "rate_limited"}
     reply = http.ask("GET", "/tasks", **bearer("user-anna"))

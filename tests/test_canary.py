@@ -180,6 +180,15 @@ def test_not_in_any_command_line_or_name(used: Server) -> None:
                 assert CANARY.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
 
 
+def test_neither_token_nor_secret_in_any_environment(used: Server) -> None:
+    """A task can read what `/proc` shows of its own process, whatever was unset there."""
+    for pid in used.tree():
+        with suppress(OSError):
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            assert GOOD.encode() not in environ
+            assert f"{CANARY}-secret".encode() not in environ
+
+
 def test_and_all_of_it_was_really_logged_about(used: Server) -> None:
     """So that the first test looked at something."""
     log = used.log()

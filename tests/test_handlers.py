@@ -64,6 +64,15 @@ def test_a_handler_gets_the_result_of_a_task_or_its_error(front: Front) -> None:
     wait_until(lambda: "app.errors.UnknownFunction" in front.server.log())
 
 
+def test_a_handler_that_leaves_ends_its_own_message_alone(front: Front) -> None:
+    gateway = front.server.gateway_pid()
+    with front.connect() as client:
+        client.send(text_frame("leave now"), text_frame("echo still there"))
+        assert client.message() == "still there"
+    wait_until(lambda: "builtins.SystemExit" in front.server.log())
+    assert front.server.gateway_pid() == gateway
+
+
 def test_messages_of_one_connection_run_at_once_but_never_more_than_a_hundred(front: Front) -> None:
     with front.connect() as client:
         start = time.monotonic()

@@ -68,6 +68,14 @@ def test_a_connection_is_no_listener() -> None:
         listeners.listen(Address("", 0, fd=ours.fileno()), "--text")
 
 
+def test_a_unix_socket_without_a_path_is_not_taken_over() -> None:
+    with socket.socket(socket.AF_UNIX) as given:
+        given.bind(f"\0handoff-test-{os.getpid()}")
+        given.listen()
+        with pytest.raises(SettingsError, match="with a path"):
+            listeners.listen(Address("", 0, fd=given.fileno()), "--text")
+
+
 def test_nobody_connects_to_a_descriptor() -> None:
     with pytest.raises(SettingsError, match="fd:3 is where a process listens"):
         _ = Address.parse("fd:3").sockaddr

@@ -1,6 +1,7 @@
 """The tokens file, and what is made of it: what cannot be used is refused, what is good is found, patterns mean what they say."""
 
 import hashlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -56,8 +57,22 @@ def test_a_file_that_others_can_read_ends_the_start_with_one_line(tmp_path: Path
 def test_a_fifo_or_a_directory_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         Tokens(tmp_path)
-    with pytest.raises(SettingsError, match="is not a file"):
-        Tokens(Path("/dev/null"))
+    os.mkfifo(tmp_path / "fifo", 0o600)
+    for path in (Path("/dev/null"), tmp_path / "fifo"):
+        with pytest.raises(SettingsError, match="is not a file"):
+            Tokens(path)
+
+
+def test_a_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text("")
+    path.chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(SettingsError, match="belongs to another user"):
+        Tokens(path)
 
 
 def test_a_token_is_found_by_itself_alone(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ def test_one_that_fails_does_not_keep_the_others(turn: Turn, caplog: pytest.LogC
     turn.add(lambda: done.append("second"))
     gevent.sleep(0)
     assert done == ["second"]
-    assert "turn-failed" in caplog.text
+    assert "turn-failed: _fail" in caplog.text
+    assert "with these words" not in caplog.text, "they may be somebody's arguments"
 
 
 def test_what_waits_for_an_idle_loop_is_done_once_there_is_nothing_else(turn: Turn) -> None:
@@ -72,4 +73,4 @@ def test_a_loop_that_is_never_idle_holds_nothing_back_for_long(turn: Turn, round
 
 
 def _fail() -> None:
-    raise RuntimeError("it fails")
+    raise RuntimeError(" ".join(("with", "these", "words")))

@@ -16,6 +16,7 @@ from app import wire
 from app.errors import BadRequest, Busy, HandoffError, IdConflict, TooLarge, UnknownTask
 from app.heartbeat import memory
 from app.labels import check_label
+from app.log import untold
 from app.messages import Event, Submit, check_id, event_line, read_placed, read_submit, read_whole, readable_id, refusal
 from app.outbox import Outbox
 from workers.attempt import Attempt
@@ -149,8 +150,8 @@ class Connection:
                 self._request(message)
         except HandoffError as error:
             self._answer(refusal(error, readable_id(message)))
-        except Exception:
-            log.exception("line-failed")
+        except Exception as error:
+            log.error("line-failed", exc_info=untold(error))
             self._answer(refusal(HandoffError("something went wrong here; the log has it"), readable_id(message)))
 
     def _answer(self, line: bytes) -> None:

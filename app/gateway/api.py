@@ -71,6 +71,10 @@ class Api:
         self._catalogue = Catalogue(dispatcher, settings.max_message)
         self._views = Views(dispatcher)
 
+    def grants(self) -> set[Grant]:
+        """Those of the requests that wait."""
+        return self._callers.grants()
+
     def send_away(self) -> None:
         """End the requests that wait and whose grants are over."""
         self._callers.send_away()

@@ -148,6 +148,7 @@ class Authority:
             raise answer
         if answer is None:
             return None
+        self._limits.check_failures(place)  # again: of many guesses at once, those past the limit are not told from each other
         grant = _Asked(answer, environ, token)
         return grant if grant.is_good else None
 
@@ -170,8 +171,9 @@ class Authority:
                 raise TypeError(f"authenticate wants to return an Identity or None, not {type(answer).__name__}")
         except (Unauthorized, RateLimited) as refused:
             return refused
-        except Exception as error:
-            log.error("authentication-failed", exc_info=untold(error))
+        except BaseException as error:  # SystemExit, let through, would end the gateway; our own kill ends here as well
+            if not isinstance(error, gevent.GreenletExit):
+                log.error("authentication-failed", exc_info=untold(error))
             return Unauthorized("it could not be found out who you are")
         return answer
 

@@ -97,6 +97,10 @@ class Callers:
         caller.held -= 1
         self.forget(caller)
 
+    def grants(self) -> set[Grant]:
+        """By which those wait that do."""
+        return set(self._held.values())
+
     def send_away(self) -> None:
         """Those whose grants are over."""
         for follower, grant in self._held.items():

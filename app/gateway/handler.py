@@ -114,7 +114,7 @@ class HandlerSession:
         about = {"connection": self._connection.id}
         try:
             handler(*args)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # of which the latter would end the gateway
             if isinstance(error, Unavailable) and self._connection.closed:
                 log.info("handler-stopped: the connection is closed", extra=about)
             else:

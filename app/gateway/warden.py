@@ -1,5 +1,5 @@
 """Sends away whoever may no longer be here: once a second it reads the tokens again where they have changed, asks one's own `authenticate`
-again where that is due, and ends the connections and requests whose grants are over."""
+again, about connections and requests that wait, where that is due, and ends those whose grants are over."""
 
 import logging
 from typing import Any, Final
@@ -10,6 +10,7 @@ from gevent.pool import Pool
 from app.gateway.admission import UNAUTHORIZED
 from app.gateway.api import Api
 from app.gateway.authority import Authority
+from app.gateway.identity import Grant
 from app.gateway.websocket import Connection
 from app.log import untold
 
@@ -43,6 +44,8 @@ class Warden:
     def look(self) -> None:
         """One round; others run in between."""
         self._authority.look()
+        for grant in self._api.grants():
+            self._ask_again(grant)
         self._api.send_away()
         for number, connection in enumerate(list(self._connections), 1):
             self._check(connection)
@@ -55,5 +58,9 @@ class Warden:
             return
         if not grant.is_good:
             connection.close(UNAUTHORIZED, "the token is not good any more")
-        elif self._authority.is_due(grant) and not self._asking.full():
+        else:
+            self._ask_again(grant)
+
+    def _ask_again(self, grant: Grant) -> None:
+        if self._authority.is_due(grant) and not self._asking.full():
             self._asking.spawn(self._authority.ask_again, grant)
