@@ -76,7 +76,7 @@ class Master:
         self._run_dir = run_dir
         self._row = row
         self._oom_kills = OomKills()
-        self._had_terminal = has_terminal()
+        self._had_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as nohup(1) sets it
         self._was_ready = False
         self._stop = _Stop.NO
         self._kill_at = _NEVER
@@ -107,6 +107,7 @@ class Master:
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._queue_signal)
+        child.let_orders_in()
 
     def _queue_signal(self, number: int, _frame: FrameType | None) -> None:
         self._queue.append(number)
