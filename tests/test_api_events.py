@@ -94,6 +94,7 @@ def test_silence_is_filled_with_comments_and_a_cancel_is_heard(server: Server, g
 def test_who_has_seen_more_than_there_is_of_a_running_task_is_told_its_end(server: Server, gate: Path) -> None:
     with HttpClient(server) as api:
         task_id = api.submit("gated", {"gate": str(gate)}).body["id"]
+        api.until(task_id, "running")
     with EventStream(server, task_id, 1000) as stream:
         open_gate(gate)
         assert next(iter(stream))["event"] == "succeeded"

@@ -252,7 +252,7 @@ def test_a_connection_to_a_worker_that_is_made_again_is_counted(start_server: St
         wait_until(lost)
         before = value(gateway, "handoff_worker_reconnects_total")
         proxy.mend()
-        wait_until(lambda: value(gateway, "handoff_worker_reconnects_total") == before + 1)
+        wait_until(lambda: value(gateway, "handoff_worker_reconnects_total") > before)
         wait_until(lambda: value(gateway, "handoff_workers_connected") == 1)
         gateway.stop()
 

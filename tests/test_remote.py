@@ -384,7 +384,7 @@ def test_a_peer_that_does_not_answer_the_close_is_not_waited_for_long(scripted: 
     began = time.monotonic()
     session.close()
     assert time.monotonic() - began < 4
-    assert scripted.peer(1).closed == 1000
+    wait_until(lambda: scripted.peer(1).closed == 1000)
 
 
 def test_nobody_there_is_told_at_once() -> None:

@@ -86,7 +86,9 @@ def test_under_load_workers_are_replaced_and_no_task_is_lost_or_run_twice(start_
         assert endings(client, [long])[long]["result"] == first.pid
         wait_until(lambda: first.pid not in server.worker_pids() and len(server.worker_pids()) == 2, 10, server.log)
     assert runs(server) == dict.fromkeys([long, *ids], 1)
-    warnings = [line for line in server.log().splitlines() if " WARNING " in line and "running-as-root" not in line]
+    warnings = [line for line in server.log().splitlines() if " WARNING " in line]
+    busy = ("running-as-root", "hub-blocked: something other than a task")  # the latter is said of a machine that is
+    warnings = [line for line in warnings if not any(words in line for words in busy)]
     assert warnings == [], "all of it is as it should be"
 
 
