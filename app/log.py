@@ -106,12 +106,17 @@ class _File(logging.Handler):
             self.handleError(record)
 
     def reopen(self) -> None:
-        """The descriptor keeps its number: whoever writes at this moment has the old file or the new one."""
+        """The descriptor keeps its number: whoever writes at this moment has the old file or the new one. Where stdout and stderr are that
+        file as well (`start -d`), they go along: what tasks print, and what the interpreter says when it dies."""
         try:
             anew = _open(self.path)
         except OSError as error:
             _log.error("log-file-unavailable: %s: %s", self.path, error.strerror)
             return
+        before = os.fstat(self._fd)
+        for standard in (1, 2):
+            if os.path.samestat(os.fstat(standard), before):
+                os.dup2(anew, standard)
         os.dup2(anew, self._fd, inheritable=False)
         os.close(anew)
 

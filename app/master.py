@@ -99,6 +99,7 @@ class Master:
                 self._kill_overdue()
         finally:
             self._kill_all()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now changes nothing, the exit code neither
         return self._exit_code
 
     def _catch_signals(self) -> None:
@@ -207,6 +208,8 @@ class Master:
         if wanted.value <= self._stop.value:
             wanted = _Stop(min(self._stop.value + 1, _Stop.KILL.value))
         self._stop = wanted
+        for listener in self._listeners:
+            listener.close()  # nobody accepts any more: who connects is refused at once, and does not wait in vain
         if wanted is _Stop.KILL:
             self._kill_all()
             return

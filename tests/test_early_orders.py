@@ -83,3 +83,15 @@ def test_under_nohup_a_terminal_that_is_closed_ends_nothing(tmp_path: Path) -> N
         os.waitpid(pid, 0)
     assert alive
     assert said.read_text().count("reload-begins") <= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1])
+def test_what_comes_when_all_have_ended_does_not_change_the_exit_code(number: int) -> None:
+    process = Process([sys.executable, "-m", "tests.roles", "idle", "1"], env={"PYTHONPATH": str(ROOT)})
+    wait_until(lambda: process.out() == "ready\n", message=process.log)
+    process.send_signal(signal.SIGTERM)
+    while process.running():
+        if "ended: " in process.log():
+            process.send_signal(number)
+    assert process.wait() == 0
+    process.clean()
