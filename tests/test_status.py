@@ -124,10 +124,16 @@ def test_who_was_stopped_by_a_signal_is_not_said_to_be_idle(run: Run, start_serv
     victims = {"master": server.pid, "worker-1": server.worker_pids()[0]}
     for pid in victims.values():
         os.kill(pid, signal.SIGSTOP)
-    states = {name: one["state"] for name, one in run.processes(server.data_dir).items()}
-    for pid in victims.values():
-        os.kill(pid, signal.SIGCONT)
-    assert states == {"master": "stopped", "worker-1": "stopped", "gateway": "idle"}
+    try:
+        wait_until(lambda: _stopped(run, server) == set(victims))
+    finally:
+        for pid in victims.values():
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not _stopped(run, server))
+
+
+def _stopped(run: Run, server: Server) -> set[str]:
+    return {name for name, one in run.processes(server.data_dir).items() if one["state"] == "stopped"}
 
 
 def test_a_process_that_is_stuck_is_said_to_be_blocked_with_what_it_ran(run: Run, start_server: Start) -> None:
