@@ -1,5 +1,6 @@
 """Fixtures that start servers, and see that nothing is left of them."""
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ pytest_plugins = ["app.testing"]
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
     """As `tests/spread.py` has it."""
     return Spread(config, log)
+
+
+def pytest_configure() -> None:
+    """What a shell starts with `&` ignores Ctrl-C, and so would all that we start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
