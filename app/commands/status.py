@@ -32,9 +32,9 @@ Examples:
   run.py status --data-dir /srv/handoff --json | jq .processes
   watch -n1 run.py status
 
-A process is `busy` where it has a task, `idle` where it has none, `blocked` where its event loop does not turn, and `stopped` where a signal
-has stopped it: what it shows then is what it said last. `tasks` are those that it has begun, or as a gateway accepted; `running` names those
-that have run longest, with their age, and of a gateway says how many wait.
+A process is `busy` where it has a task, `idle` where it has none, `blocked` where its event loop does not turn, and `stopped` where a
+signal has stopped it: what it shows then is what it said last. `tasks` are those that it has begun, or as a gateway accepted; `running`
+names those that have run longest, with their age, and of a gateway says how many wait.
 
 \b
 Exit status: 0 something runs, {exits.UNAVAILABLE} nothing does."""
