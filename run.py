@@ -16,7 +16,7 @@ from typing import NoReturn
 from app import commandline, daemon, ends, listeners, log, orders, privileges, rundir, secret, supervised
 from app.address import Address
 from app.announcement import address_of, announce, to_stdout, warn
-from app.child import EXIT_NOT_RUNNING, EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live
+from app.child import EXIT_NOT_RUNNING, EXIT_ORPHANED, EXIT_SETTINGS, READY, Child, hold_standard_files, live, put_orders_off
 from app.errors import SettingsError
 from app.master import Master
 from app.offspring import Role
@@ -56,6 +56,7 @@ def start(chosen: Settings, flags: Namespace) -> int:
 
 def _start(chosen: Settings, identity: Identity, say: Callable[[str], None], private: tuple[int, ...] = ()) -> int:
     supervised.follow(os.environ)
+    put_orders_off()
     try:
         with identity.acting():
             log.configure("master", chosen.log_level, chosen.log_format, chosen.log_file)
@@ -157,6 +158,7 @@ def _live_alone(chosen: Settings, role: str, name: str, address: Address, run: C
     """What a process without a master does for itself, before it lives."""
     identity = _identity(chosen)
     supervised.follow(os.environ)
+    put_orders_off()
     with identity.acting():
         log.configure(name, chosen.log_level, chosen.log_format, chosen.log_file)
     listener = listeners.listen(address, "--ws" if role == "gateway" else "--text")

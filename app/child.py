@@ -36,6 +36,9 @@ EXIT_NOT_RUNNING = 7
 BOOTED, READY, LEAVING = b"=", b"+", b"-"
 """What a process says to its master."""
 
+ORDERS = (signal.SIGHUP, signal.SIGUSR1)
+"""Signals that never mean the end."""
+
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _libc = ctypes.CDLL(None, use_errno=True)
 _logger = logging.getLogger(__name__)
@@ -86,6 +89,16 @@ def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
         os._exit(EXIT_ORPHANED)
 
 
+def put_orders_off() -> None:
+    """To be called before others can know of this process, by its lock or its PID file: until there are handlers, `ORDERS` wait."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, ORDERS)
+
+
+def let_orders_in() -> None:
+    """To be called when there are handlers."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERS)
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What a fork has to know of the master that it came from."""
@@ -110,6 +123,7 @@ def live(child: Child, run: Callable[[Child], None], level: str, origin: Origin 
             _settle(origin)
         else:
             log.reopen_at_signal()
+            let_orders_in()
         if sys.stderr is not None:
             faulthandler.enable()
         log.configure(child.name, level)

@@ -138,6 +138,13 @@ def memory_of(said: Tree) -> int:
     return 0
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal or a debugger has stopped it; see proc(5). The master, which has no beat, is not seen to hang otherwise."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] in "Tt"
+    return False
+
+
 def silence_of(said: Tree) -> float:
     """Seconds for which a beat of it is overdue; of one that has no beat, 0."""
     return max(0.0, time.time() - said["beat_at"] - BEAT_EVERY) if said["beat_at"] else 0.0

@@ -107,7 +107,8 @@ class _File(logging.Handler):
             self.handleError(record)
 
     def reopen(self) -> None:
-        """The descriptor keeps its number: whoever writes at this moment has the old file or the new one."""
+        """The descriptor keeps its number: whoever writes at this moment has the old file or the new one. Where stdout and stderr are that
+        file as well (`start -d`), they go along: what tasks print, and what the interpreter says when it dies."""
         try:
             anew = _open(self.path)
         except OSError as error:

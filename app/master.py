@@ -76,7 +76,7 @@ class Master:
         self._run_dir = run_dir
         self._row = row
         self._oom_kills = OomKills()
-        self._had_terminal = has_terminal()
+        self._had_terminal = has_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN  # as nohup(1) sets it
         self._was_ready = False
         self._stop = _Stop.NO
         self._kill_at = _NEVER
@@ -99,6 +99,7 @@ class Master:
                 self._kill_overdue()
         finally:
             self._kill_all()
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # what comes now changes nothing, the exit code neither
         return self._exit_code
 
     def _catch_signals(self) -> None:
@@ -107,6 +108,7 @@ class Master:
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         for number in SIGNALS:
             signal.signal(number, self._queue_signal)
+        child.let_orders_in()
 
     def _queue_signal(self, number: int, _frame: FrameType | None) -> None:
         self._queue.append(number)
@@ -206,6 +208,8 @@ class Master:
         if wanted.value <= self._stop.value:
             wanted = _Stop(min(self._stop.value + 1, _Stop.KILL.value))
         self._stop = wanted
+        for listener in self._listeners:
+            listener.close()  # nobody accepts any more: who connects is refused at once, and does not wait in vain
         if wanted is _Stop.KILL:
             self._kill_all()
             return

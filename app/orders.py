@@ -86,6 +86,8 @@ def reload(run_dir: Path) -> int:
     running.tell(signal.SIGHUP)
     until = time.monotonic() + 2 * (BOOT_LIMIT + SWITCH_LIMIT)
     while (now := Outcome.read(run_dir)).ended <= before.begun:  # one that is under way may have loaded what was there before
+        if now.begun < before.begun:
+            before = now  # that was what the master before this one had left
         if running.ended(_LOOK_EVERY):
             return _complain("the server has ended meanwhile", EXIT_NOT_RUNNING)
         if time.monotonic() > until:

@@ -52,8 +52,11 @@ class Outcome(NamedTuple):
 
     @classmethod
     def read(cls, run_dir: Path) -> "Outcome":
-        """What the file says."""
-        return cls(*json.loads(_outcomes(run_dir).read_bytes()))
+        """What the file says; nothing, where a master that starts for the first time has not come to write it."""
+        try:
+            return cls(*json.loads(_outcomes(run_dir).read_bytes()))
+        except FileNotFoundError:
+            return cls()
 
     def write(self, run_dir: Path | None) -> "Outcome":
         """Whoever reads has all of it; nothing is written where there is no directory."""

@@ -303,3 +303,19 @@ def test_gateways_that_are_there_are_not_forgotten_for_new_ones() -> None:
         known.of("first").attach(Lines(), [])  # type: ignore[arg-type]
         with pytest.raises(Busy):
             known.of("second")
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_report_is_refused_only_where_its_gateway_could_not_have_heard_it(sent: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """At a reload the last acknowledgements are lost with the connection, and that is no alert."""
+    claimant, before = Claimant("journal", 0), Lines()
+    claimant.attach(before, [])  # type: ignore[arg-type]
+    attempt = Attempt(SPEC, "t1", (), {}, claimant)
+    claimant.hold(attempt)
+    if not sent:
+        claimant.lose(before)  # type: ignore[arg-type]
+    attempt.seq, attempt.state = 1, State.SUCCEEDED
+    claimant.final(attempt, Event.SUCCEEDED, b"result", b"1")
+    claimant.attach(Lines(), [])  # type: ignore[arg-type]
+    assert not claimant.attempts
+    assert [record.levelname for record in caplog.records] == ([] if sent else ["WARNING"])

@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import stat
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ import pytest
 
 from app import log
 from app.errors import SettingsError
-from tests.harness import FINAL, Server, WsClient, wait_until
+from tests.harness import FINAL, ROOT, Server, WsClient, wait_until
 
 NASTY = ["a\nb", "a\r\nb", "a\x1b[2Jb", "a\u2028b", "a\x85b", "a\u202eb", "a\x00b", "a\x7fb", "a\ud800b"]
 
@@ -214,6 +216,25 @@ def test_all_processes_of_a_server_go_on_in_a_new_file_and_nothing_is_lost_or_to
     os.kill(server.worker_pids()[0], signal.SIGKILL)
     wait_until(lambda: path.exists() and {"process-exited", "link-up"} <= {said.get("event") for said in _said(path)})
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+
+
+def test_what_is_printed_goes_on_in_the_new_file_where_stdout_is_the_log(tmp_path: Path) -> None:
+    """As in the background."""
+    path, moved = tmp_path / "log", tmp_path / "log.1"
+    program = f"""if 1:
+        import os
+        from app import log
+        log.configure("here", "info", "text", log.Path({str(path)!r}))
+        print("before", flush=True)
+        os.rename({str(path)!r}, {str(moved)!r})
+        log.reopen()
+        print("after", flush=True)
+        os.write(2, b"and stderr\\n")
+        os.system("echo inherited")
+    """
+    with open(path, "ab") as out:
+        subprocess.run([sys.executable, "-c", program], cwd=ROOT, stdout=out, stderr=out, check=True)
+    assert (moved.read_text(), path.read_text()) == ("before\n", "after\nand stderr\ninherited\n")
 
 
 def _said(path: Path) -> list[dict[str, Any]]:

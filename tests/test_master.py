@@ -3,14 +3,17 @@
 import os
 import pty
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
-from tests.harness import ROOT, Process, wait_until
+from tests.harness import ROOT, Process, Server, TextClient, wait_until
 
 Start = Callable[..., Process]
 
@@ -178,3 +181,24 @@ def test_a_child_has_clean_signals_and_no_stdin(start: Start) -> None:
     assert masks["SigIgn"] & 1 << signal.SIGPIPE - 1
     assert not (masks["SigIgn"] | masks["SigCgt"]) & 1 << signal.SIGTERM - 1
     assert os.readlink(f"/proc/{worker}/fd/0") == os.devnull
+
+
+def test_who_connects_while_it_stops_is_refused_and_does_not_wait(start_server: Callable[..., Server], tmp_path: Path) -> None:
+    server = start_server("--workers", "1", "--tasks", "tests.sample_tasks")
+    with TextClient(server.text_address) as client:
+        client.send({"id": "t1", "function": "gated", "args": {"gate": str(tmp_path / "gate")}})
+        client.until(lambda message: message.get("event") == "started")
+        server.send_signal(signal.SIGTERM)
+        web = urlsplit(server.http_url)
+        for port in ((web.hostname, web.port), server.text_address):
+            wait_until(lambda port=port: refuses(port), message=server.log)  # type: ignore[misc]
+        (tmp_path / "gate").touch()
+        assert client.until(lambda message: message.get("event") != "progress")["event"] == "succeeded"
+
+
+def refuses(port: Any) -> bool:
+    try:
+        socket.create_connection(port, 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -118,6 +118,24 @@ def test_status_for_people_has_a_head_and_a_row_a_process(run: Run, server: Serv
     assert re.fullmatch(r"\d+ wait, \d+ at 2 workers", rows[1][8])
 
 
+def test_who_was_stopped_by_a_signal_is_not_said_to_be_idle(run: Run, start_server: Start) -> None:
+    """The master, which has no beat that could be late, too."""
+    server = start_server("--workers", "1")
+    victims = {"master": server.pid, "worker-1": server.worker_pids()[0]}
+    for pid in victims.values():
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        wait_until(lambda: _stopped(run, server) == set(victims))
+    finally:
+        for pid in victims.values():
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: not _stopped(run, server))
+
+
+def _stopped(run: Run, server: Server) -> set[str]:
+    return {name for name, one in run.processes(server.data_dir).items() if one["state"] == "stopped"}
+
+
 def test_a_process_that_is_stuck_is_said_to_be_blocked_with_what_it_ran(run: Run, start_server: Start) -> None:
     server = start_server(*FLAGS, "--workers", "1")
     with WsClient(server.ws_url) as client:

@@ -135,6 +135,14 @@ def test_tasks_that_end_their_worker_again_and_again_do_not_end_the_program(supe
     assert "gave up" not in supervised.supervisor_log()
 
 
+def test_who_is_sent_a_hup_is_started_again_with_newly_loaded_code(supervised: Supervised) -> None:
+    """There is no master that has started another beforehand."""
+    before = {supervised.gateway_pid(), *supervised.worker_pids()}
+    for name in ("worker:*", "gateway"):
+        assert supervised.ctl("signal", "HUP", name).count("signalled") == (1 if name == "gateway" else WORKERS)
+    supervised.wait_up(before)
+
+
 def test_while_one_worker_is_restarted_nobody_who_connects_is_refused(supervised: Supervised) -> None:
     before = set(supervised.worker_pids())
     starter = supervised.ctl_later("restart", "worker:worker-1")

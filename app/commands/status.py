@@ -13,7 +13,7 @@ from app.commands import exits, flags
 from app.commands.output import print_json, print_table
 from app.commands.tasks import age
 from app.errors import Unavailable
-from app.heartbeat import BEAT_EVERY, memory_of, silence_of
+from app.heartbeat import BEAT_EVERY, is_stopped, memory_of, silence_of
 from app.scoreboard import Board, Reading, Tree
 
 COLUMNS = ("pid", "memory", "process", "listening", "connections", "tasks", "tasks/s", "state", "running")
@@ -32,9 +32,9 @@ Examples:
   run.py status --data-dir /srv/handoff --json | jq .processes
   watch -n1 run.py status
 
-A process is `busy` where it has a task, `idle` where it has none, and `blocked` where its event loop does not turn: what it shows then is
-what it said last. `tasks` are those that it has begun, or as a gateway accepted; `running` names those that have run longest, with their
-age, and of a gateway says how many wait.
+A process is `busy` where it has a task, `idle` where it has none, `blocked` where its event loop does not turn, and `stopped` where a
+signal has stopped it: what it shows then is what it said last. `tasks` are those that it has begun, or as a gateway accepted; `running`
+names those that have run longest, with their age, and of a gateway says how many wait.
 
 \b
 Exit status: 0 something runs, {exits.UNAVAILABLE} nothing does."""
@@ -98,7 +98,7 @@ def _head(reading: Reading) -> dict[str, Any]:
 def _process(said: Tree) -> dict[str, Any]:
     now = time.time()
     silence = silence_of(said)
-    state = "blocked" if silence > SILENT_AFTER else "busy" if said["busy"] else "idle"
+    state = "stopped" if is_stopped(said["pid"]) else "blocked" if silence > SILENT_AFTER else "busy" if said["busy"] else "idle"
     running = [{"function": function, "id": task_id, "for": round(now - since, 1)} for function, task_id, since in said["running"]]
     same = {key: said[key] for key in ("pid", "name", "role", "address", "version", "started_at", "connections", "rate", "lag", "gauges")}
     return {
