@@ -67,6 +67,7 @@ ALERTS: Final[Mapping[str, str]] = MappingProxyType(
         "sweep-failed": _OURS,
         "turn-failed": _OURS,
         "warden-failed": _OURS,
+        "watcher-failed": _OURS,
         "beat-failed": _OURS,
     }
 )

@@ -9,8 +9,9 @@ from bench.faults.disk import Skipped, trace_of_accepts
 from tests import test_faults_service
 from tests.rows import play
 
-ELSEWHERE = frozenset(("attacks", *test_faults_service.ROWS))
-"""Rows that have tests of their own: the first in `tests/test_websocket.py` and the two of bad input."""
+ELSEWHERE = frozenset(("attacks", "supervisord-split-restart", *test_faults_service.ROWS))
+"""Rows that have tests of their own: the first in `tests/test_websocket.py` and the two of bad input, the second in
+`tests/test_supervisord_split.py`."""
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row not in ELSEWHERE])
