@@ -59,11 +59,12 @@ class Claimant:
         """A new connection of this gateway; what is still read from the one before counts no more. `claims` lists what it believes to be
         here: whatever came after `seq` is said again; what never began is returned; what is not here any more is refused with
         `unknown_task`; what is not listed is nobody's."""
-        heard, self._outbox = set(map(id, self._sent)), outbox  # an end that was sent, and is not claimed, is in the journal
+        said, self._outbox = set(map(id, self._sent)), outbox  # an end that was said, and is not claimed, is in the journal most likely
         self._sent.clear()
         for key in self.attempts.keys() - {(task_id, attempt) for task_id, attempt, _, _ in claims}:
-            if _over(self.attempts[key]) and id(self.attempts[key]) not in heard:
-                log.warning("report-refused: attempt %d: its gateway has given it up", key[1], extra={"task": key[0]})
+            if _over(self.attempts[key]):
+                level = logging.INFO if id(self.attempts[key]) in said else logging.WARNING
+                log.log(level, "report-refused: attempt %d: its gateway does not wait for it", key[1], extra={"task": key[0]})
             self._disown(key)
         for task_id, number, seq, dispatch in claims:
             attempt = self.attempts.get((task_id, number))
