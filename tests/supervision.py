@@ -103,7 +103,7 @@ class Supervised(Process):
 
     def supervisor_pid(self) -> int:
         """The process of supervisord, which leads a session of its own."""
-        pid = int((self.var / "supervisord.pid").read_text())
+        pid = int(wait_until((self.var / "supervisord.pid").read_text))
         self._sessions.add(pid)
         return pid
 
