@@ -14,6 +14,8 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -75,6 +77,17 @@ class Browser:
         request = urllib.request.Request(f"http://{self._address}/json/new?about:blank", method="PUT")
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return Page(json.load(answer)["webSocketDebuggerUrl"])
+
+    @contextmanager
+    def shows(self, url: str, until: str) -> Iterator["Page"]:
+        """A tab with this page, once the expression is true there; nothing may go wrong on it until the block ends."""
+        tab = self.page()
+        tab.emulate()
+        tab.goto(url)
+        tab.wait_until(until)
+        yield tab
+        assert tab.problems == []
+        tab.close()
 
     def close(self) -> None:
         """End the browser: asked first, so that it takes its children along, then killed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.testing import clean_all
+from tests.browser import Browser, find_chromium
 from tests.effects import open_gate
 from tests.harness import Server, WsClient
 from tests.spread import Spread, order
@@ -38,6 +39,16 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     running = Server(*getattr(request.module, "FLAGS", ()))
     yield running
     running.clean()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, without a window."""
+    program = find_chromium()
+    if program is None:
+        pytest.skip("chromium is not installed")
+    with Browser(program) as running:
+        yield running
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.browser import Browser, BrowserError, Page, find_chromium
+from tests.browser import Browser, BrowserError, Page
 from tests.effects import effects
 from tests.harness import Server
 from tests.httpapi import HttpClient, fresh
@@ -40,14 +40,10 @@ class Elsewhere(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def tab() -> Iterator[Page]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with Browser(program) as browser:
-        page = browser.page()
-        yield page
-        page.close()
+def tab(browser: Browser) -> Iterator[Page]:
+    page = browser.page()
+    yield page
+    page.close()
 
 
 @pytest.fixture

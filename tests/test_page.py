@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import Browser, Page, find_chromium
+from tests.browser import Browser, Page
 from tests.harness import Server, WsClient, wait_until
 from tests.postoffice import PostOffice
 from tests.proxy import Proxy
@@ -22,15 +22,6 @@ NEWEST = '#history .row[data-index="0"]:not([hidden])'
 
 LONGEST_PUSH = 1000.0
 """Milliseconds for which the page may be held at most, with 10,000 tasks in its history: generous, for a machine that does much else."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with Browser(program) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +49,9 @@ def server(post: PostOffice, proxy: Proxy) -> Iterator[Server]:
 @pytest.fixture
 def page(browser: Browser, server: Server, post: PostOffice) -> Iterator[Page]:
     post.empty()
-    tab = browser.page()
-    tab.emulate()
-    tab.goto(server.http_url)
-    tab.wait_until(OPEN)
-    yield tab
-    post.allow(1_000_000)
-    assert tab.problems == []
-    tab.close()
+    with browser.shows(server.http_url, OPEN) as tab:
+        yield tab
+        post.allow(1_000_000)
 
 
 def hand_off(page: Page, function: str, **fields: object) -> None:
@@ -184,7 +170,7 @@ def test_a_task_runs_again_and_one_that_runs_is_cancelled(page: Page) -> None:
     page.click("#detail-cancel")
     page.wait_until("document.querySelector('#detail-state').textContent === 'cancelled'")
     first = page.text("#detail-id")
-    page.wait_until("document.querySelector('#detail-again').checkVisibility()")
+    page.wait_until("document.querySelector('#detail-again').checkVisibility({ visibilityProperty: true })")
     page.click("#detail-again")
     page.wait_until("document.querySelector('#detail-state').textContent === 'running'")
     assert page.text("#detail-id") != first

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser import Browser, Page, find_chromium
+from tests.browser import Browser, Page
 from tests.harness import Server, WsClient
 
 FLAGS = ("--concurrency", "200")
@@ -13,37 +13,10 @@ SHOWN = "[...document.querySelectorAll('#{0} .row:not([hidden])')]"
 FOCUSED = "document.activeElement.closest('.row').dataset.id"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    running = Server(*FLAGS)
-    yield running
-    running.clean()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with Browser(program) as running:
-        yield running
-
-
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    tab = browser.page()
-    tab.emulate()
-    tab.goto(server.http_url)
-    tab.wait_until("document.querySelector('#connection').dataset.state === 'open'")
-    yield tab
-    assert tab.problems == []
-    tab.close()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[WsClient]:
-    with WsClient(server.ws_url) as connected:
-        yield connected
+    with browser.shows(server.http_url, "document.querySelector('#connection').dataset.state === 'open'") as tab:
+        yield tab
 
 
 def run(client: WsClient, *ids: str) -> None:
@@ -100,4 +73,4 @@ def test_a_task_is_found_among_those_whose_ids_begin_with_its_own(page: Page, cl
     page.wait_until("!!document.querySelector('#history .row[data-id=order-1]:not([hidden])')")
     page.click("#history .row[data-id=order-1] button")
     page.wait_until("document.querySelector('#detail-arguments').textContent.includes('\"order-1\"')")
-    page.wait_until("document.querySelector('#detail-again').checkVisibility()")
+    page.wait_until("document.querySelector('#detail-again').checkVisibility({ visibilityProperty: true })")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.browser import Browser, Page, find_chromium
+from tests.browser import Browser, Page
 from tests.harness import Server, wait_until
 from tests.httpapi import HttpClient
 from tests.tokenfile import TokenFile
@@ -30,24 +30,10 @@ def server(tokens: TokenFile) -> Iterator[Server]:
     running.clean()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with Browser(program) as running:
-        yield running
-
-
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Iterator[Page]:
-    tab = browser.page()
-    tab.emulate()
-    tab.goto(server.http_url)
-    tab.wait_until(ASKED)
-    yield tab
-    assert tab.problems == []
-    tab.close()
+    with browser.shows(server.http_url, ASKED) as tab:
+        yield tab
 
 
 def enter(page: Page, token: str) -> None:
