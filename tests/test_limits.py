@@ -122,8 +122,8 @@ class Tainted(NamedTuple):
 @pytest.fixture(scope="module")
 def tainted(server: Server) -> Tainted:
     (worker,) = server.worker_pids()
-    again = ("again-tainted", "neighbour_again", [3.0])
-    endings = run(server, *neighbours("tainted", 3.0), again, *((name, name, []) for name in TAINTING))
+    again = ("again-tainted", "neighbour_again", [5.0])
+    endings = run(server, *neighbours("tainted", 5.0), again, *((name, name, []) for name in TAINTING))
     wait_until(lambda: f"worker-1 (pid {worker}) ended: exit code 0" in server.log(), 10, server.log)
     return Tainted(worker, endings)
 
@@ -143,7 +143,8 @@ def test_and_its_neighbours_are_let_end_and_another_process_is_there_at_once(ser
     assert {tainted.endings[f"tainted-{number}"].result for number in range(NEIGHBOURS)} == {tainted.worker}
     assert tainted.endings["again-tainted"].result == 1
     log = server.log()
-    assert log.count("link-up", log.index(f"worker-1 (pid {tainted.worker}) leaves")) == 1
+    leaves, ended = log.index(f"worker-1 (pid {tainted.worker}) leaves"), log.index(f"worker-1 (pid {tainted.worker}) ended: exit code 0")
+    assert log.count("link-up", leaves, ended) == 1
     assert log.count("link-leaving") == 1
     (following,) = server.worker_pids()
     assert run(server, ("after-tainted", "neighbour", [0]))["after-tainted"].result == following != tainted.worker

@@ -49,7 +49,7 @@ _EXPIRE_EVERY = 5.0
 _LOOK_EVERY = 0.02
 _ACKS_WITHIN = 2.0
 _FIRST_WORD = 0.25
-"""Seconds that whoever has just connected has to ask for something, of a process that leaves while others serve."""
+"""Seconds that whoever has just connected has to ask for something, of a process that leaves."""
 
 _GOODBYES_WITHIN = 15.0
 """Seconds that a gateway has to hear that a process leaves of its own accord, and to say that it sends nothing more."""
@@ -184,7 +184,8 @@ class Worker:
 
     def _drain(self) -> None:
         """Idle connections close at once; the others once what they asked for has ended, and a gateway has taken note of it."""
-        if not self._told:
+        gevent.sleep(0)  # who was accepted in this moment is among the connections then
+        if not self._told or (not self._fast and not all(connection.lines for connection in self._connections)):
             gevent.sleep(_FIRST_WORD)
         for connection in list(self._connections):
             if connection.idle:
