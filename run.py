@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
             return client(words)
         secret.take_variable("HANDOFF_TOKEN", os.environ)  # of commands; no task is to inherit it
-        flags, chosen = commandline.parse(argv, COMMANDS, tuple(COMMANDS))
+        flags, chosen = commandline.parse(argv, COMMANDS)
         os.umask(chosen.umask)
         return COMMANDS[flags.command](chosen, flags)
     except SettingsError as error:

@@ -5,7 +5,7 @@ What the commands do is in `run.py`; those that talk to a server that runs are i
 
 import os
 from argparse import SUPPRESS, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Sequence
 
 from app import settings
 from app.errors import SettingsError
@@ -58,7 +58,7 @@ def _place_of_command(argv: Sequence[str]) -> int:
     return at
 
 
-def parse(argv: Sequence[str], commands: Container[str], names: Sequence[str]) -> tuple[Namespace, Settings]:
+def parse(argv: Sequence[str], commands: Collection[str]) -> tuple[Namespace, Settings]:
     """The flags, with `command`, `daemon` and `gently`, and the settings. Raises `SettingsError` with one clear line."""
     usage = "run.py [COMMAND] [--flag VALUE ...]"
     parser = settings.parser(prog="run.py", usage=usage, description=DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str], commands: Container[str], names: Sequence[str]) -
     if unknown:  # before the command is looked at, which may be the value of an unknown flag
         raise SettingsError(f"nothing is called {unknown[0]!r}; --help lists flags and commands")
     if flags.command not in commands:
-        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join([*names, *CLIENT_COMMANDS])}")
+        raise SettingsError(f"no command is called {flags.command!r}; there are {', '.join([*commands, *CLIENT_COMMANDS])}")
     for name, allowed in _GO_WITH.items():
         if getattr(flags, name) and flags.command not in allowed:
             raise SettingsError(f"--{name}: goes with {' and '.join(allowed)} alone")
