@@ -16,8 +16,8 @@ RESERVE = 1024 * 1024
 """Bytes kept aside on the journal's disk, so that what runs can be reported when it is full."""
 
 FOLD_AT, FOLD_AT_LATEST = 512 * 1024, 8 * 1024 * 1024
-"""Bytes of log rows past which SQLite's own log is written into the file, which grows by about twice as much at most. Where there is little
-room on the disk, that must fit into what is kept aside; elsewhere it may come later."""
+"""Bytes of log rows, and no less than a page for each, past which SQLite's own log is written into the file, which grows by about twice as
+much at most. Where there is little room on the disk, that must fit into what is kept aside; elsewhere it may come later."""
 
 _OF_WHAT_IS_FREE = 32
 _ASK_FOR_LOCK_EVERY = 0.05

@@ -1,5 +1,6 @@
 """Fixtures that start servers, and see that nothing is left of them."""
 
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -23,7 +24,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
 
 
 def pytest_configure() -> None:
-    """What a shell starts with `&` ignores Ctrl-C, and so would all that we start."""
+    """What a shell starts with `&` ignores Ctrl-C, and so would all that we start. Where Python is told to keep no compiled files, each of
+    some hundred servers would compile all its modules anew, which takes as long as starting it does."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

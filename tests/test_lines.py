@@ -1,5 +1,6 @@
 """How a stream of bytes is cut into lines: the same however it arrives, within the limit, in linear time."""
 
+import gc
 import itertools
 import sys
 import time
@@ -102,12 +103,14 @@ def calls_while_fed(pieces: list[bytes], limit: int) -> tuple[int, list[bytes]]:
         nonlocal calls
         calls += event in ("call", "c_call")
 
+    gc.disable()  # whoever is called when it collects would be counted
     sys.setprofile(count)
     try:
         for piece in pieces:
             lines += buffer.feed(piece)
     finally:
         sys.setprofile(None)
+        gc.enable()
     return calls, lines
 
 

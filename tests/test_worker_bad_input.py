@@ -27,6 +27,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "a number": (b"5", "bad_request"),
     "null": (b"null", "bad_request"),
     "an empty object": (b"{}", "bad_request"),
+    "what gateways acknowledge": (b'{"ack":1}', "bad_request"),
+    "what gateways answer": (b'{"leaving":true}', "bad_request"),
     "an unknown request": (b'{"func":"echo"}', "bad_request"),
     "a number for the function": (b'{"function":1}', "bad_request"),
     "null for the function": (b'{"function":null}', "bad_request"),
@@ -208,7 +210,7 @@ JSON = st.recursive(
 )
 REQUESTS = st.dictionaries(
     st.sampled_from(
-        ("id", "function", "args", "events", "priority", "delay", "cancel", "describe", "ack", "recall", "on_disconnect", "ping")
+        ("id", "function", "args", "events", "priority", "delay", "cancel", "describe", "ack", "recall", "leaving", "on_disconnect", "ping")
     ),
     JSON | st.sampled_from(("a", "echo", "final", {}, [0], 1)),
     max_size=5,

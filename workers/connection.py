@@ -278,8 +278,9 @@ class Connection:
 
     def _leaving(self, message: dict[str, Any]) -> None:
         """A gateway has heard that this process leaves."""
-        if self._claimant is not None:
-            self._claimant.parted(self._outbox)
+        if self._claimant is None:
+            raise BadRequest('"leaving" is for gateways, which claim their tasks first')
+        self._claimant.parted(self._outbox)
 
 
 _REQUESTS: Mapping[str, Callable[[Connection, dict[str, Any]], None]] = {

@@ -16,7 +16,7 @@ from tests.harness import TextClient, WsClient
 from tests.rawclient import RawClient, announced, client_frame, text_frame
 
 KIB, MIB = 1024, 1024 * 1024
-FLAT = 32 * MIB
+FLAT = 48 * MIB
 """Bytes by which the gateway may grow for all that an attack leaves behind in its allocator."""
 
 
