@@ -280,12 +280,16 @@ def test_finished_tasks_are_forgotten_after_their_time_and_others_are_not(opened
 
 def test_its_file_does_not_grow_for_ever(opened: Open, tmp_path: Path) -> None:
     journal, sizes = opened("normal", retention=0.2), list[int]()
-    for _ in range(12):
-        until = time.monotonic() + 0.25
-        while time.monotonic() < until:
+    empty = (tmp_path / "journal.db").stat().st_size
+    until = time.monotonic() + 40
+    while len(sizes) < 12 and time.monotonic() < until:
+        began = time.monotonic()
+        while time.monotonic() < began + 0.2:
             tasks = [make_task(f"{os.urandom(8).hex()}", args=b'["%b"]' % (b"x" * 300)) for _ in range(100)]
             commit(journal, *(record for task in tasks for record in (accept(task), finished(task))))
-        sizes.append((tmp_path / "journal.db").stat().st_size)
+        size = (tmp_path / "journal.db").stat().st_size
+        sizes += [size] if size > empty else []  # else what is in SQLite's log has not come into it yet
+    assert len(sizes) == 12
     assert max(sizes[6:]) <= 1.5 * max(sizes[:6]), sizes
 
 
