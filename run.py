@@ -191,9 +191,11 @@ def run_worker(chosen: Settings, siblings: int, child: Child) -> None:
 
 def _patch(child: Child) -> None:
     """Make blocking code cooperative, before any of it is imported; find modules where we were started; leave when the master has gone."""
-    from gevent import get_hub, monkey
+    from app.patching import patch
 
-    monkey.patch_all()
+    patch()
+    from gevent import get_hub
+
     _entitle(child.name)
     sys.path.append(os.getcwd())
     if child.lifeline >= 0:

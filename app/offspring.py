@@ -4,6 +4,7 @@ Who acts on it, and when, is in `app/master.py`; what happens in the process its
 """
 
 import contextlib
+import importlib.metadata  # noqa: F401 - all children want it, and it is what takes longest: loaded before the fork, it is loaded once
 import os
 import random
 import signal

@@ -16,7 +16,7 @@ class PostOffice:
         self.received: Counter[str] = Counter()
         self.waiting = 0
         self._changed = threading.Condition()
-        self._allowed = 0
+        self._allowed = self._times_emptied = 0
         self._server = _Server(("127.0.0.1", 0), _Client)
         self._server.office = self
         self.url = f"smtp://127.0.0.1:{self._server.server_address[1]}"
@@ -33,10 +33,12 @@ class PostOffice:
         self._server.server_close()
 
     def empty(self) -> None:
-        """Forget what was received; from here on nothing is allowed."""
+        """Forget what was received, and what waits; from here on nothing is allowed."""
         with self._changed:
             self.received.clear()
             self._allowed = 0
+            self._times_emptied += 1
+            self._changed.notify_all()
 
     def allow(self, mails: int) -> None:
         """Take so many mails since `empty`, in all."""
@@ -49,12 +51,14 @@ class PostOffice:
         return sum(self.received.values())
 
     def take(self, address: str) -> None:
-        """Wait until one more mail is allowed, then count it."""
+        """Wait until one more mail is allowed, then count it; what waited when all was forgotten does not count."""
         with self._changed:
+            came = self._times_emptied
             self.waiting += 1
-            self._changed.wait_for(lambda: self.taken() < self._allowed)
+            self._changed.wait_for(lambda: came != self._times_emptied or self.taken() < self._allowed)
             self.waiting -= 1
-            self.received[address] += 1
+            if came == self._times_emptied:
+                self.received[address] += 1
 
 
 class _Server(socketserver.ThreadingTCPServer):

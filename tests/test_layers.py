@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS: tuple[tuple[int, str], ...] = (
-    (0, "app/__init__.py app/errors.py app/alerts.py app/collector.py"),
+    (0, "app/__init__.py app/errors.py app/alerts.py app/collector.py app/patching.py"),
     (0, "app/log.py"),
     (0, "app/address.py app/labels.py app/locks.py app/sockets.py workers/checks.py workers/options.py"),
     (0, "workers/binding.py"),
@@ -230,7 +230,7 @@ def test_what_the_command_line_imports_before_the_fork_needs_the_standard_librar
     named = {alias.name for node in heads if isinstance(node, ast.Import) for alias in node.names}
     named |= {str(node.module) for node in heads if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in named} - sys.stdlib_module_names == {"app"}
-    later = ("app/gateway/server.py", "app/commands/group.py")  # after the fork, and where nothing is forked
+    later = ("app/gateway/server.py", "app/commands/group.py", "app/patching.py")  # after the fork, and where nothing is forked
     ours = {name for name in imported_files("run.py") if name.startswith("app/") and name not in later}
     tops = {module.split(".")[0] for name in ours for other in closure(name) for module in modules(other)}
     assert tops - sys.stdlib_module_names == {"app"}

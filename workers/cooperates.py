@@ -19,6 +19,7 @@ import ujson
 from gevent import monkey
 
 from app.errors import HandoffError
+from app.patching import patch
 from workers.registry import Function, Registry
 
 BEAT_EVERY = 0.01
@@ -116,7 +117,7 @@ def observe(function: Function, args: tuple[Any, ...], named: dict[str, Any]) ->
 
 def main(argv: list[str]) -> int:
     """The exit code: 0 where it co-operates, 1 where it does not, 2 where it could not be run."""
-    monkey.patch_all()
+    patch()
     sys.path.insert(0, "")
     if not 1 <= len(argv) <= 2 or argv[0].startswith("-"):
         print(USAGE, file=sys.stderr)
