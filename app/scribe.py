@@ -219,7 +219,7 @@ class Scribe:
         self._reserve.free()
         try:
             self._fold_if_it_fits()
-            self.store.write((), page.changes(), page.events(), alone=True)
+            self.store.write((), page.changes(), page.events())
         except sqlite3.Error as error:
             self._end_unless_full(error)
             self._tell(self._try_again, partial(self._write_what_runs, page, done))

@@ -99,20 +99,11 @@ class Store:
         """As `Journal.now`."""
         return self.base + time.clock_gettime(time.CLOCK_BOOTTIME)
 
-    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row], alone: bool = False) -> frozenset[int]:
-        """One transaction; the orders of the tasks that were not taken, because their keys are known: nothing is written of these. What
-        is new goes into the log; a piece of what was there before goes along into the tables, unless it is to be `alone`. Raises
-        `sqlite3.Error`, and then nothing is written."""
-        if self._applying is None or alone:
-            refused = self._log(tasks, changes, events)
-        else:
-            with self._transaction():
-                refused = self._log(tasks, changes, events)
-                self._apply_piece(self._applying, self._applying.done)
-            self._applying = self._applying.after_one()
+    def write(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
+        """One transaction, into the log; the orders of the tasks that were not taken, because their keys are known: nothing is written of
+        these. Raises `sqlite3.Error`, and then nothing is written."""
+        refused = self._log(tasks, changes, events)
         self._pending.add(*without(refused, tasks, changes, events))
-        if self._applying is None and self._pending.size > APPLY_AT:
-            self._applying = self._turn_over()
         return refused
 
     def _log(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> frozenset[int]:
@@ -155,19 +146,25 @@ class Store:
         return Applying(pending, upto, pending.pieces(), 0)
 
     def apply(self) -> None:
-        """Bring all that is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still.
-
-        No fsync: where this is lost in a power cut, the log is there, and is applied again."""
+        """Bring all that is in the log into the tables, as it stands by now. Raises `sqlite3.Error`, and then it is in the log still."""
         if self._applying is None and not self._pending.size and self.now() < self._sweep_at:
             return
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        try:
+        with self._unconfirmed():
             while self._applying is not None or self._pending.size:
                 self._apply_rest()
             with self._transaction():
                 self._sweep(SWEPT_AT_ONCE)
+
+    @contextmanager
+    def _unconfirmed(self) -> Iterator[None]:
+        """Without fsync: where what is done here is lost in a power cut, the log is there, and is applied again."""
+        if self._confirm == "FULL":
+            self._db.execute("PRAGMA synchronous=NORMAL")
+        try:
+            yield
         finally:
-            self._db.execute(f"PRAGMA synchronous={self._confirm}")
+            if self._confirm == "FULL":
+                self._db.execute("PRAGMA synchronous=FULL")
 
     def _apply_rest(self) -> None:
         applying = self._applying = self._applying or self._turn_over()
@@ -184,8 +181,15 @@ class Store:
             self._db.execute("DELETE FROM log WHERE number <= ?", (applying.upto,))
 
     def settle(self) -> None:
-        """After a transaction: keep SQLite's own log short, and ours too where there is little room. SQLite would do it by itself, but say
-        nothing of an fsync that fails there. Raises `sqlite3.Error`; what was written is safe."""
+        """After a transaction, when everybody has been told: bring a piece of what is in the log into the tables, and keep SQLite's own log
+        short, and ours too where there is little room. SQLite would do it by itself, but say nothing of an fsync that fails there. Raises
+        `sqlite3.Error`; what was written is safe."""
+        if self._applying is None and self._pending.size > APPLY_AT:
+            self._applying = self._turn_over()
+        if self._applying is not None:
+            with self._unconfirmed(), self._transaction():
+                self._apply_piece(self._applying, self._applying.done)
+            self._applying = self._applying.after_one()
         if self._unfolded <= self._fold_at:
             return
         if self._fold_at == FOLD_AT:
