@@ -44,9 +44,8 @@ def python_server() -> str:
 
 
 @contextmanager
-def handoff(command: str, *flags: str, logged: list[str] | None = None, **variables: str) -> Iterator[Server]:
-    """The server on free ports, with its data in a directory that is gone afterwards. `variables` are added to its environment; `logged`
-    gets what it logs, once it has ended."""
+def handoff(command: str, *flags: str, **variables: str) -> Iterator[Server]:
+    """The server on free ports, with its data in a directory that is gone afterwards. `variables` are added to its environment."""
     with tempfile.TemporaryDirectory(prefix="handoff-bench-") as room:
         words = [*shlex.split(command), "--ws", "127.0.0.1:0", "--text", "127.0.0.1:0", "--data-dir", f"{room}/data", *flags]
         printed, log = Path(room, "printed"), Path(room, "log")
@@ -61,8 +60,6 @@ def handoff(command: str, *flags: str, logged: list[str] | None = None, **variab
             _stop(process)
             said = log.read_text(errors="replace").splitlines()
             print(*(line for line in said if " INFO " not in line), sep="\n", file=sys.stderr)
-            if logged is not None:
-                logged += said
 
 
 def _printed_until_ready(process: subprocess.Popen[bytes], printed: Path) -> list[str]:
