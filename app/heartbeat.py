@@ -60,17 +60,19 @@ class Heartbeat:
         self._lags: deque[float] = deque(maxlen=_WINDOW)
         self._began: deque[tuple[float, int]] = deque(maxlen=_WINDOW // 2)
 
-    def start(self, run_dir: Path) -> Board | None:
-        """Take a slot and begin to beat; the scoreboard. None where there is no room for a slot: then nothing is said of this process."""
+    def start(self, run_dir: Path) -> Board:
+        """Take a slot and begin to beat; the scoreboard. Raises `OSError` where there is no room for a slot: then nothing is said of this
+        process."""
+        board = Board(run_dir, make=True)
         try:
-            self._slot = Board(run_dir, make=True).take()
-        except OSError as error:
-            log.error("scoreboard-unavailable: nothing will be known of this process: %s", error)
-            return None
+            self._slot = board.take()
+        except OSError:
+            board.close()
+            raise
         self._due = time.monotonic() + BEAT_EVERY
         self._timer.start(self._beat)
         self._say()
-        return self._slot.board
+        return board
 
     @property
     def number(self) -> int:

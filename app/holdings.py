@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 RESERVE = 1024 * 1024
 """Bytes kept aside on the journal's disk, so that what runs can be reported when it is full."""
 
+BESIDE = 256 * 1024
+"""Bytes that a disk which was full has beside that room before it is said to have room again."""
+
 FOLD_AT, FOLD_AT_LATEST = 512 * 1024, 8 * 1024 * 1024
 """Bytes of log rows, and no less than a page for each, past which SQLite's own log is written into the file, which grows by about twice as
 much at most. Where there is little room on the disk, that must fit into what is kept aside; elsewhere it may come later."""
@@ -34,6 +37,11 @@ class Reserve:
         """Whether there is room on its disk for that file to grow to `size` bytes."""
         disk = os.statvfs(path)
         return size - path.stat().st_size <= disk.f_bavail * disk.f_frsize
+
+    def take_again(self) -> bool:
+        """Whether it has its room, and the disk some beside it: else what comes next would find the disk full once more."""
+        disk = os.statvfs(self._path.parent)
+        return disk.f_bavail * disk.f_frsize >= RESERVE + BESIDE and self.take()
 
     def take(self) -> bool:
         """Whether it has its room, now or already."""

@@ -238,7 +238,7 @@ class Scribe:
         except sqlite3.Error as error:
             self._end_unless_full(error)
         else:
-            if self._reserve.take():
+            if self._reserve.take_again():
                 self._tell(self._has_room)
 
     def _fold_if_it_fits(self) -> None:

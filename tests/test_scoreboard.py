@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 
+from app.address import Address
 from app.figures import BOUNDS, MOST_FUNCTIONS, OTHERS, Durations, Ends
 from app.heartbeat import Heartbeat, Look
+from app.presence import Presence
 from app.scoreboard import HALF, MOST_SAID, SLOT, Board, add
+from app.settings import load
 from tests.harness import ROOT
 
 Start = Callable[..., "Scorer"]
@@ -156,19 +160,32 @@ def test_trees_of_numbers_add_up() -> None:
     assert add({"a": 1, "b": {"c": [1, 2]}}, {"b": {"c": [1, 1, 1], "d": 0.5}, "e": 2}) == {"a": 1, "b": {"c": [2, 3, 1], "d": 0.5}, "e": 2}
 
 
-def test_a_process_goes_on_where_there_is_no_room_for_a_slot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "scoreboard").mkdir()
-    heartbeat = Heartbeat(_Loop(), "worker", "worker-1", "", lambda: Look(0, 0, 0, [], {}, {}))
-    assert heartbeat.start(tmp_path) is None
-    heartbeat.stop()
-    assert "scoreboard-unavailable" in caplog.text
+def test_a_process_goes_on_where_there_is_no_room_for_a_slot_and_takes_one_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.presence.AGAIN_AFTER", 0.02)
+    settings = load(["--data-dir", str(tmp_path)], {})
+    (settings.run_dir / "scoreboard").mkdir(parents=True)
+    address = Address("127.0.0.1", 1)
+    presence = Presence(gevent.get_hub().loop, settings, "worker", "worker-1", address, lambda: Look(0, 0, 0, [], {}, {}))
+    opened = len(os.listdir("/proc/self/fd"))
+    presence.start(lambda: iter(()))
+    gevent.sleep(0.1)
+    assert caplog.text.count("scoreboard-unavailable") == 1
+    assert len(os.listdir("/proc/self/fd")) == opened
+    (settings.run_dir / "scoreboard").rmdir()
+    until = time.monotonic() + 10
+    while presence.board is None and time.monotonic() < until:
+        gevent.sleep(0.02)
+    assert presence.board is not None
+    assert [said["name"] for said in presence.board.read().alive] == ["worker-1"]
+    presence.stop()
 
 
 def test_what_a_task_forks_does_not_speak_for_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loop, looked = _Loop(), iter(range(10))
     heartbeat = Heartbeat(loop, "worker", "worker-1", "", lambda: Look(0, next(looked), 0, [], {}, {}))
     board = heartbeat.start(tmp_path)
-    assert board is not None
     loop.beat()
     assert board.read().alive[0]["began"] == 1
     monkeypatch.setattr(os, "getpid", lambda: 1)

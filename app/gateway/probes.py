@@ -23,10 +23,10 @@ PATHS: Final = frozenset({"healthz", "readyz", METRICS})
 
 
 class Probes:
-    """Of one gateway process. `board` is the scoreboard; None where there is no room for one."""
+    """Of one gateway process. `board` tells the scoreboard; None while there is no room for one."""
 
-    def __init__(self, dispatcher: Dispatcher, data_dir: Path) -> None:
-        self.board: Board | None = None
+    def __init__(self, dispatcher: Dispatcher, data_dir: Path, board: Callable[[], Board | None]) -> None:
+        self._board = board
         self._dispatcher = dispatcher
         self._data_dir = data_dir
         self._by_path: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {
@@ -49,9 +49,10 @@ class Probes:
         return Answer("503 Service Unavailable", f"{why}\n".encode(), _TEXT) if why else Answer("200 OK", b"ready\n", _TEXT)
 
     def _metrics(self, environ: Mapping[str, Any]) -> Answer:
-        if self.board is None:
+        board = self._board()
+        if board is None:
             raise Unavailable("this gateway has no scoreboard; its log says why")
         from app.gateway.metrics import expose
 
-        body, media_type = expose(self.board.read(), self._data_dir, environ.get("HTTP_ACCEPT", ""))
+        body, media_type = expose(board.read(), self._data_dir, environ.get("HTTP_ACCEPT", ""))
         return Answer("200 OK", body, media_type)

@@ -149,8 +149,8 @@ class Gateway:
         origins = allowed_origins(address, settings.origins, context is not None)
         self._api = Api(self._dispatcher, settings)
         self._warden = Warden(self._authority, self._reaper.connections, self._api)
-        self._probes = Probes(self._dispatcher, settings.data_dir)
-        site = Site(self._api, self._probes, Doors(origins), Pages(openers), self._authority, self._limits)
+        probes = Probes(self._dispatcher, settings.data_dir, lambda: self._presence.board)
+        site = Site(self._api, probes, Doors(origins), Pages(openers), self._authority, self._limits)
         # detached, or the descriptor would be closed together with the object that the master gave us
         ours = gevent.socket.socket(listener.family, listener.type, listener.proto, fileno=listener.detach())
         self._server = Server(ours, site, Gate(origins, openers), self._reaper.common, settings.handshake_timeout, context)
@@ -183,7 +183,6 @@ class Gateway:
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until a signal ends it."""
         self._presence.start(self._report.listing)
-        self._probes.board = self._presence.board
         self._departure.listen()
         self._dispatcher.start()
         self._dispatcher.wait_ready(FIRST_WORKER)  # who connects meanwhile waits in the listener, and then finds the functions known
