@@ -24,11 +24,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
 
 
 def pytest_configure() -> None:
-    """What a shell starts with `&` ignores Ctrl-C, and so would all that we start. Where Python is told to keep no compiled files, each of
+    """What a shell starts with `&` ignores Ctrl-C, what nohup starts its HUP, and so would all that we start. Where Python is told to keep no compiled files, each of
     some hundred servers would compile all its modules anew, which takes as long as starting it does."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
