@@ -24,8 +24,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Spread:
 
 
 def pytest_configure() -> None:
-    """What a shell starts with `&` ignores Ctrl-C, what nohup starts its HUP, and so would all that we start. Where Python is told to keep no compiled files, each of
-    some hundred servers would compile all its modules anew, which takes as long as starting it does."""
+    """What a shell starts with `&` ignores Ctrl-C, what nohup starts its HUP, and so would all that we start. Where Python is told to keep
+    no compiled files, each of some hundred servers would compile all its modules anew, which takes as long as starting it does."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
