@@ -233,7 +233,8 @@ class Master:
         """`code` as `subprocess` has it; `max_rss` in KiB."""
         place.hear()
         out_of_memory = self._oom_kills.again() and code == -signal.SIGKILL
-        left = code == 0 and place.ready_at > 0
+        told = place.outdated and code == -signal.SIGHUP  # to leave, before it had begun
+        left = told or (code == 0 and place.ready_at > 0)
         level = logging.INFO if left or self._stop is not _Stop.NO else logging.WARNING
         why = " (probably out of memory)" if out_of_memory else ""
         log.log(

@@ -220,4 +220,5 @@ def test_usr1_ends_nobody(start_server: Start) -> None:
     sender.join()
     wait_until(lambda: len(server.tree()) == 4, 10, server.describe)
     assert server.tree() & before == {server.pid}
-    assert server.log().count("ended: signal") == 1
+    assert server.log().count("alert=yes: process-exited") == server.log().count("ended: signal SIGKILL") == 1
+    assert "ended: signal SIGUSR1" not in server.log()
