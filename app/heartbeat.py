@@ -66,12 +66,13 @@ class Heartbeat:
         board = Board(run_dir, make=True)
         try:
             self._slot = board.take()
+            self._say()
         except OSError:
+            self._slot = None
             board.close()
             raise
         self._due = time.monotonic() + BEAT_EVERY
         self._timer.start(self._beat)
-        self._say()
         return board
 
     @property

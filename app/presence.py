@@ -1,6 +1,7 @@
 """How a process is seen from outside, for those that run an event loop: its heartbeat on the scoreboard, and its control socket."""
 
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ class Presence:
     def __init__(self, loop: Any, settings: Settings, role: str, name: str, address: Address, look: Callable[[], Look]) -> None:
         self._settings = settings
         self._heartbeat = Heartbeat(loop, role, name, str(address), look)
+        self._pid = os.getpid()
+        self._rundir: RunDirectory | None = None
         self._control: Control | None = None
         self._again = loop.timer(AGAIN_AFTER, AGAIN_AFTER)
         self.board: Board | None = None
@@ -43,11 +46,15 @@ class Presence:
         self._heartbeat.stop()
 
     def _begin(self, listing: Listing) -> None:
+        rundir = self._rundir = self._rundir or RunDirectory(self._settings.run_dir)  # first: with a slot in hand, nothing may fail
         self.board = self._heartbeat.start(self._settings.run_dir)
-        self._control = Control(RunDirectory(self._settings.run_dir), self._heartbeat.number, listing)
+        self._control = Control(rundir, self._heartbeat.number, listing)
         self._control.start()
 
     def _try_again(self, listing: Listing) -> None:
+        if os.getpid() != self._pid:  # a task has forked: this is for its parent to do
+            self._again.stop()
+            return
         try:
             self._begin(listing)
         except OSError as error:

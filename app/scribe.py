@@ -192,10 +192,10 @@ class Scribe:
         except sqlite3.Error as error:
             self._has_failed_to_apply(error)
 
-    def _apply(self) -> None:
+    def _rest(self) -> None:
         """What is in the log already is safe, whatever comes of this."""
         try:
-            self.store.apply()
+            self.store.rest()
         except sqlite3.Error as error:
             self._has_failed_to_apply(error)
 
@@ -231,7 +231,7 @@ class Scribe:
         full disk has room again; until then the room is for what runs alone."""
         if self._reserve.taken:
             if time.monotonic() - self._wrote_at > QUIET_FOR:
-                self._apply()
+                self._rest()
             return
         try:
             self._fold_if_it_fits()

@@ -18,22 +18,12 @@ import ujson
 
 from app import meta
 from app.errors import SettingsError
-from app.holdings import FOLD_AT, fold_at
+from app.holdings import FOLD_AT, fold_at, on_disk
 from app.journal import Listed, Stored, Unfinished, Wanted
 from app.messages import accepted_line
 from app.pending import MOST, Applying, Pending, as_text, chunks, without
 from app.searching import search
-from app.tables import (
-    KNOWN,
-    LOG_IF_NEW,
-    SCHEMA,
-    UNFINISHED,
-    VERSION,
-    Row,
-    power_of_two,
-    task_of,
-    with_rows,
-)
+from app.tables import KNOWN, LOG_IF_NEW, SCHEMA, UNFINISHED, VERSION, Row, power_of_two, task_of, with_rows
 from app.task import Key
 
 APPLY_AT = 8000
@@ -56,7 +46,7 @@ class Store:
         self._applying: Applying | None = None
         self._swept_to = 0
         self._sweep_at = 0.0
-        self._unfolded = 0
+        self._unfolded = self._folded = 0
         self._fold_at = fold_at(path.parent)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         os.chmod(path, 0o600)
@@ -110,9 +100,12 @@ class Store:
         if self._log_if_new(tasks, changes, events):
             return _NOBODY
         refused = self._known(tasks)
-        text = as_text(*without(refused, tasks, changes, events))
+        left = without(refused, tasks, changes, events)
+        if not any(left):
+            return refused
+        text = as_text(*left)
         self._db.execute("INSERT INTO log(rows) VALUES(?)", (text,))
-        self._unfolded += _on_disk(text)
+        self._unfolded += on_disk(text)
         return refused
 
     def _log_if_new(self, tasks: Sequence[Row], changes: Sequence[Row], events: Sequence[Row]) -> bool:
@@ -125,7 +118,7 @@ class Store:
         values = [text, *keys, *[None] * (size - len(keys))]
         if self._db.execute(with_rows(LOG_IF_NEW, 1, size), values).rowcount != 1:
             return False
-        self._unfolded += _on_disk(text)
+        self._unfolded += on_disk(text)
         return True
 
     def _waits(self, key: Key) -> bool:
@@ -181,21 +174,34 @@ class Store:
             self._db.execute("DELETE FROM log WHERE number <= ?", (applying.upto,))
 
     def settle(self) -> None:
-        """After a transaction, when everybody has been told: bring a piece of what is in the log into the tables, and keep SQLite's own log
-        short, and ours too where there is little room. SQLite would do it by itself, but say nothing of an fsync that fails there. Raises
-        `sqlite3.Error`; what was written is safe."""
-        if self._applying is None and self._pending.size > APPLY_AT:
-            self._applying = self._turn_over()
-        if self._applying is not None:
+        """After a transaction, when all have been told: bring a piece of what is in the log into the tables, and keep SQLite's own log
+        short. It would do that itself, but say nothing of an fsync that fails there. Raises `sqlite3.Error`; what was written is safe."""
+        self._keep_up()
+        if self._unfolded > self._fold_at:
+            if self._fold_at == FOLD_AT:
+                self.apply()
+            self._checkpoint()
+
+    def rest(self) -> None:
+        """There is nothing else to do: bring everything up to date, and keep SQLite's own log short, to which forgetting adds too.
+        Raises `sqlite3.Error`; what was written is safe."""
+        self.apply()
+        if self._db.total_changes != self._folded:
+            self._checkpoint()
+
+    def _keep_up(self) -> None:
+        """One piece, or more where more comes than goes."""
+        while self._applying is not None or self._pending.size > APPLY_AT:
+            applying = self._applying = self._applying or self._turn_over()
             with self._unconfirmed(), self._transaction():
-                self._apply_piece(self._applying, self._applying.done)
-            self._applying = self._applying.after_one()
-        if self._unfolded <= self._fold_at:
-            return
-        if self._fold_at == FOLD_AT:
-            self.apply()
+                self._apply_piece(applying, applying.done)
+            self._applying = applying.after_one()
+            if self._pending.size <= APPLY_AT:
+                return
+
+    def _checkpoint(self) -> None:
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._unfolded = 0
+        self._unfolded, self._folded = 0, self._db.total_changes
         self._fold_at = fold_at(self._path)
 
     @contextmanager
@@ -272,7 +278,7 @@ class Store:
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._unfolded = 0
+        self._unfolded, self._folded = 0, self._db.total_changes
 
     def close(self) -> None:
         """Close the file, with everything in its tables; where that cannot be, it is in the log."""
@@ -282,11 +288,4 @@ class Store:
             self._db.close()
 
 
-def _on_disk(text: str) -> int:
-    """What this row adds to SQLite's own log: a page with its header, or more. So counted, that log is soon begun anew, also where rows are
-    short; an fsync of what the file had before is quicker by a third than one of a file that grows."""
-    return max(len(text), _FRAME)
-
-
-_FRAME = 4096 + 24
 _NOBODY: frozenset[int] = frozenset()

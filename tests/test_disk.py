@@ -5,12 +5,14 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import pytest
 
 from app.child import EXIT_JOURNAL
 from app.durable import DurableJournal
+from app.holdings import BESIDE, RESERVE, Reserve
 from app.journal import Record
 from app.messages import State
 from app.store import Store
@@ -111,3 +113,18 @@ def test_a_thread_that_fails_ends_the_process(tmp_path: Path) -> None:
     )
     assert asked.returncode == EXIT_JOURNAL
     assert "ZeroDivisionError" in asked.stderr
+
+
+def test_a_disk_that_was_full_has_room_again_where_there_is_some_beside_what_is_kept_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reserve = Reserve(tmp_path / "reserve")
+
+    def with_left(left: int) -> bool:
+        monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_bavail=left, f_frsize=1))
+        return reserve.take_again()
+
+    assert not with_left(RESERVE)
+    assert not reserve.taken
+    assert with_left(RESERVE + BESIDE)
+    assert reserve.taken

@@ -8,11 +8,14 @@ from app.testbed import ROOT
 
 PROGRAM = """
 from importlib import metadata
-read = metadata.entry_points
+read, distributions = metadata.entry_points, metadata.distributions
+asked = []
+metadata.distributions = lambda **chosen: asked.append(chosen) or distributions(**chosen)
 from app.patching import patch
 patch()
 from gevent import monkey
 assert metadata.entry_points is read
+assert len(asked) == 1
 assert monkey.is_module_patched("socket") and monkey.is_module_patched("time") and monkey.is_module_patched("threading")
 """
 

@@ -1,5 +1,6 @@
 """The scoreboard: a slot a process, freed by its end however that comes, and totals that never go back. Real processes are killed."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -164,22 +166,42 @@ def test_a_process_goes_on_where_there_is_no_room_for_a_slot_and_takes_one_later
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.presence.AGAIN_AFTER", 0.02)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    allocate = Mock(side_effect=[full] * 5 + [0] * 2)
+    really = os.posix_fallocate
+    monkeypatch.setattr("os.posix_fallocate", lambda *where: allocate() or really(*where))
     settings = load(["--data-dir", str(tmp_path)], {})
-    (settings.run_dir / "scoreboard").mkdir(parents=True)
     address = Address("127.0.0.1", 1)
     presence = Presence(gevent.get_hub().loop, settings, "worker", "worker-1", address, lambda: Look(0, 0, 0, [], {}, {}))
-    opened = len(os.listdir("/proc/self/fd"))
     presence.start(lambda: iter(()))
-    gevent.sleep(0.1)
-    assert caplog.text.count("scoreboard-unavailable") == 1
-    assert len(os.listdir("/proc/self/fd")) == opened
-    (settings.run_dir / "scoreboard").rmdir()
+    opened = len(os.listdir("/proc/self/fd"))
     until = time.monotonic() + 10
+    while allocate.call_count < 5 and time.monotonic() < until:
+        gevent.sleep(0.005)
+    assert len(os.listdir("/proc/self/fd")) == opened
     while presence.board is None and time.monotonic() < until:
         gevent.sleep(0.02)
+    gevent.sleep(0.1)
+    assert caplog.text.count("scoreboard-unavailable") == 1
+    assert allocate.call_count == 7
     assert presence.board is not None
     assert [said["name"] for said in presence.board.read().alive] == ["worker-1"]
     presence.stop()
+
+
+def test_what_a_task_forks_takes_no_slot_for_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.presence.AGAIN_AFTER", 0.02)
+    settings = load(["--data-dir", str(tmp_path)], {})
+    (settings.run_dir / "scoreboard").mkdir(parents=True)
+    look = Look(0, 0, 0, [], {}, {})
+    presence = Presence(gevent.get_hub().loop, settings, "worker", "worker-1", Address("127.0.0.1", 1), lambda: look)
+    presence.start(lambda: iter(()))
+    (settings.run_dir / "scoreboard").rmdir()
+    with monkeypatch.context() as fork:
+        fork.setattr(os, "getpid", lambda: 1)
+        gevent.sleep(0.1)
+    gevent.sleep(0.1)
+    assert presence.board is None
 
 
 def test_what_a_task_forks_does_not_speak_for_its_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
