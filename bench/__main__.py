@@ -1,4 +1,4 @@
-"""The benchmark's command line: `python bench throughput|durability|mails|memory|soak|all`. Chooses sections, prints them, writes them to a file."""
+"""The benchmark's command line: `python bench`, and a section or `all`. Chooses sections, prints them, writes them to a file."""
 
 import argparse
 import json
