@@ -141,7 +141,7 @@ def test_a_session_leaves_no_thread_behind(server: Server) -> None:
     for _ in range(3):
         with Session(server.ws_url) as session:
             session.call("echo")
-    wait_until(lambda: threading.active_count() == before)
+    wait_until(lambda: threading.active_count() <= before)  # fewer, where one of a test before has ended meanwhile
 
 
 def test_a_gateway_on_a_unix_socket(tmp_path: Path) -> None:

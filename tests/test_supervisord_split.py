@@ -93,8 +93,8 @@ def test_the_watchdog_ends_a_worker_that_hangs_its_stack_is_told_and_it_is_start
         final = browser.final("s", 15)
     assert final["event"] == "interrupted"
     assert "in spin" in final["error"]["stack"]
+    wait_until(lambda: len(before & set(supervised.worker_pids())) == WORKERS - 1, 10, supervised.log)
     wait_until(lambda: len(supervised.worker_pids()) == WORKERS, 10, supervised.log)
-    assert len(before & set(supervised.worker_pids())) == WORKERS - 1
     supervised.wait_up()
 
 
