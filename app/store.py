@@ -46,7 +46,7 @@ class Store:
         self._applying: Applying | None = None
         self._swept_to = 0
         self._sweep_at = 0.0
-        self._unfolded = self._folded = 0
+        self._unfolded = self._changes_folded = 0
         self._fold_at = fold_at(path.parent)
         self._db = sqlite3.connect(path, isolation_level=None, timeout=0)
         os.chmod(path, 0o600)
@@ -186,7 +186,7 @@ class Store:
         """There is nothing else to do: bring everything up to date, and keep SQLite's own log short, to which forgetting adds too.
         Raises `sqlite3.Error`; what was written is safe."""
         self.apply()
-        if self._db.total_changes != self._folded:
+        if self._db.total_changes != self._changes_folded:
             self._checkpoint()
 
     def _keep_up(self) -> None:
@@ -201,7 +201,7 @@ class Store:
 
     def _checkpoint(self) -> None:
         self._db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        self._unfolded, self._folded = 0, self._db.total_changes
+        self._unfolded, self._changes_folded = 0, self._db.total_changes
         self._fold_at = fold_at(self._path)
 
     @contextmanager
@@ -278,7 +278,7 @@ class Store:
     def fold(self) -> None:
         """Write what is in SQLite's own log into the file, and empty that log. Raises `sqlite3.Error`."""
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        self._unfolded, self._folded = 0, self._db.total_changes
+        self._unfolded, self._changes_folded = 0, self._db.total_changes
 
     def close(self) -> None:
         """Close the file, with everything in its tables; where that cannot be, it is in the log."""
